@@ -1,0 +1,69 @@
+"""Every error AetherFlow raises on purpose; each builds its message from the data that it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "AetherFlowError",
+    "BranchError",
+    "CompositionError",
+    "ConfigurationError",
+    "MissingInputError",
+    "NodeTimeoutError",
+]
+
+
+class AetherFlowError(Exception):
+    """Base class of the errors that AetherFlow itself raises."""
+
+
+class CompositionError(AetherFlowError, ValueError):
+    """Nodes were put together in a way that cannot run; raised where the composing happens."""
+
+
+class ConfigurationError(AetherFlowError, ValueError):
+    """A setting or argument has a value that is not allowed; names it, the value and what is allowed."""
+
+
+class MissingInputError(AetherFlowError, LookupError):
+    """A parameter of a node cannot be filled.
+
+    Args:
+        flow: The flow's name.
+        node: The node whose parameter is open.
+        parameter: The parameter's name.
+        available: Names it could have been filled from.
+        reason: What else a user should know.
+    """
+
+    def __init__(self, flow: str, node: str, parameter: str, available: Iterable[str], reason: str = "") -> None:
+        self.flow = flow
+        self.node = node
+        self.parameter = parameter
+        self.available = tuple(available)
+        names = ", ".join(self.available) or "nothing"
+        tail = f" ({reason})" if reason else ""
+        super().__init__(
+            f"flow {flow!r}: nothing fills parameter {parameter!r} of node {node!r}; available: {names}{tail}"
+        )
+
+
+class BranchError(AetherFlowError, LookupError):
+    """No branch stands for the value that a node returned, and there is no default."""
+
+    def __init__(self, node: str, value: object, allowed: Iterable[object]) -> None:
+        self.node = node
+        self.value = value
+        self.allowed = tuple(allowed)
+        keys = ", ".join(map(repr, self.allowed))
+        super().__init__(f"no branch after {node!r} for {value!r}; branches: {keys}; or give default=")
+
+
+class NodeTimeoutError(AetherFlowError, TimeoutError):
+    """A node ran longer than its ``timeout``, in seconds."""
+
+    def __init__(self, node: str, timeout: float) -> None:
+        self.node = node
+        self.timeout = timeout
+        super().__init__(f"node {node!r} did not finish within its timeout of {timeout:g} s")

@@ -1,0 +1,1 @@
+"""Decisions from exported telemetry; nothing here needs the engine or the SDK."""

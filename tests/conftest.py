@@ -1,0 +1,67 @@
+"""What every test gets: a process as if just started, reproducible hypothesis examples, and a stated promise."""
+
+from __future__ import annotations
+
+import os
+import unittest
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+from opentelemetry import _logs, context, metrics, trace
+from opentelemetry.util._once import Once
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Deadlines are timing asserts, and a busy machine makes examples slow to draw: neither says anything about the code.
+_COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Tests run in a folder of their own, so that the database needs an absolute place to find failures again.
+settings.register_profile("dev", _COMMON, database=DirectoryBasedExampleDatabase(ROOT / ".hypothesis" / "examples"))
+settings.register_profile("ci", _COMMON, derandomize=True, database=None, print_blob=True)
+settings.register_profile("thorough", _COMMON, max_examples=2_000, database=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+_OURS = ("OTEL_", "AETHER_")
+_FOR_TESTS = "AETHER_TEST_"
+"""Variables that tell the tests themselves about the machine, such as a database to use."""
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Refuse a test that does not state its promise; a hypothesis state machine states it in its class."""
+    silent = [
+        item.nodeid
+        for item in items
+        if isinstance(item, pytest.Function)
+        and not item.function.__doc__
+        and not (item.cls and issubclass(item.cls, unittest.TestCase))
+    ]
+    if silent:
+        raise pytest.UsageError("tests without a docstring that states their promise: " + ", ".join(silent))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(tmp_path: Path) -> Iterator[None]:
+    """Run the test without global providers, a current span or settings, in an empty folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(_OURS) and not name.startswith(_FOR_TESTS):
+                patch.delenv(name)
+        patch.chdir(tmp_path)
+        _forget_providers(patch)
+        token = context.attach(context.Context())
+        yield
+        context.detach(token)
+
+
+def _forget_providers(patch: pytest.MonkeyPatch) -> None:
+    """Put OpenTelemetry's API back to where no provider was ever set; it has no public way to."""
+    for api, kind, proxy in (
+        (trace, "TRACER", trace.ProxyTracerProvider),
+        (metrics._internal, "METER", metrics._internal._ProxyMeterProvider),
+        (_logs._internal, "LOGGER", _logs._internal.ProxyLoggerProvider),
+    ):
+        patch.setattr(api, f"_{kind}_PROVIDER", None)
+        patch.setattr(api, f"_{kind}_PROVIDER_SET_ONCE", Once())
+        patch.setattr(api, f"_PROXY_{kind}_PROVIDER", proxy())

@@ -1,0 +1,100 @@
+"""What `import aetherflow` gives, and what it must not do."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import aetherflow
+
+
+def ruff_order(name: str) -> tuple[int, str]:
+    """Return the key by which ruff sorts `__all__`: constants, then classes, then the rest."""
+    return (0 if name.isupper() else 1 if name[:1].isupper() else 2), name
+
+
+def public_callables() -> Iterator[tuple[str, object]]:
+    """Every callable of the face, and every public method and property of its classes."""
+    for name in aetherflow.__all__:
+        value = getattr(aetherflow, name)
+        if callable(value):
+            yield name, value
+        if inspect.isclass(value):
+            for member_name, member in vars(value).items():
+                is_code = callable(member) or isinstance(member, property | classmethod | staticmethod)
+                if is_code and not member_name.startswith("_") and not inspect.isclass(member):
+                    yield f"{name}.{member_name}", getattr(value, member_name)
+
+
+def test_names_are_sorted_and_there() -> None:
+    """`__all__` is sorted, has no name twice, and every name in it can be imported."""
+    assert aetherflow.__all__ == sorted(set(aetherflow.__all__), key=ruff_order)
+    assert not [name for name in aetherflow.__all__ if not hasattr(aetherflow, name)]
+
+
+def test_nothing_public_is_undeclared() -> None:
+    """What the face defines or imports under a public name stands in `__all__`; rooms and modules aside."""
+    present = {
+        name
+        for name, value in vars(aetherflow).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert present <= set(aetherflow.__all__)
+
+
+def test_every_public_callable_is_documented() -> None:
+    """Whoever asks for help on a public function, class or method gets some."""
+    assert not [name for name, value in public_callables() if not inspect.getdoc(value)]
+
+
+def test_classes_speak_for_themselves() -> None:
+    """A public class has a docstring of its own, not that of its base."""
+    classes = [value for name in aetherflow.__all__ if inspect.isclass(value := getattr(aetherflow, name))]
+    assert not [value.__name__ for value in classes if not vars(value).get("__doc__")]
+
+
+def test_the_promised_names() -> None:
+    """The names that the guide's listings start from are on the face."""
+    from aetherflow import (  # noqa: F401
+        BaseFlowContext,
+        Node,
+        ObjectPool,
+        PerformanceConfig,
+        PerformanceMonitor,
+        configure,
+        node,
+    )
+
+
+QUIET = """
+import sys, threading, warnings
+warnings.simplefilter("error")
+heard = []
+sys.addaudithook(lambda event, args: heard.append(event) if event.startswith(("socket.", "subprocess.")) else None)
+import aetherflow
+from opentelemetry import metrics, trace
+assert trace._TRACER_PROVIDER is None, "a tracer provider was set"
+assert metrics._internal._METER_PROVIDER is None, "a meter provider was set"
+assert threading.active_count() == 1, threading.enumerate()
+assert not set(heard) - {"socket.gethostname"}, heard
+foreign = {"distributed", "ray", "starlette", "uvicorn", "grpc"} & set(sys.modules)
+assert not foreign, foreign
+"""
+
+
+def test_importing_is_quiet() -> None:
+    """Importing sets no global provider, starts no thread, opens no socket, warns of nothing and loads no extra."""
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["nowhere", "Nodes"])
+def test_no_lazy_magic(name: str) -> None:
+    """A name that is not there is an AttributeError at once: the face has no `__getattr__`."""
+    assert "__getattr__" not in vars(aetherflow)
+    with pytest.raises(AttributeError):
+        getattr(aetherflow, name)

@@ -1,0 +1,53 @@
+"""Sessions: `nox` runs tests on every Python found, linters and type checkers; `nox -l` lists the rest."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["tests", "lint", "types"]
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after `--` go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """Run the tests against the lowest version of every dependency that the project claims to support."""
+    floors = [requirement.replace(">=", "==") for requirement in PROJECT["dependencies"]]
+    session.install("-e", ".[test]", *floors)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def coverage(session: nox.Session) -> None:
+    """Run the tests under coverage, in threads and child processes too, and report what they missed."""
+    session.install("-e", ".[test]")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0])
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install("-e", ".[test]")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(python=PYTHONS[0])
+def types(session: nox.Session) -> None:
+    """Check types: mypy over everything, and the never-run typing tests with pyright too."""
+    session.install("-e", ".[test]")
+    session.run("mypy", "--strict")
+    session.run("pyright")

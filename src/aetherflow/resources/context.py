@@ -189,13 +189,21 @@ def context_class(context: object) -> ContextClass:
     """
     if isinstance(context, containers.DynamicContainer):
         declared = cast("type[containers.DeclarativeContainer] | None", context.declarative_parent)
-        return declared if declared is not None and len(declared.providers) == len(context.providers) else context
+        return declared if declared is not None and _own(declared) == _own(context) else context
     if isinstance(context, type) and issubclass(context, containers.DeclarativeContainer):
         return context
     raise ConfigurationError(
         f"context={context!r} is a {type(context).__name__}; allowed: an instance of a BaseFlowContext subclass, "
         "any other dependency-injector container, or None"
     )
+
+
+_SELF = "__self__"
+"""What ``wire()`` leaves among the providers."""
+
+
+def _own(context: AnyContext) -> int:
+    return len(context.providers) - (_SELF in context.providers)
 
 
 def provider_names(context: AnyContext) -> frozenset[str]:
@@ -207,7 +215,7 @@ def provider_names(context: AnyContext) -> frozenset[str]:
     Returns:
         The names of its providers, inherited ones among them; of nested containers only their own name.
     """
-    return frozenset(context.providers)
+    return frozenset(context.providers) - {_SELF}
 
 
 def provider_at(context: AnyContext, name: str) -> AnyProvider:
@@ -226,7 +234,7 @@ def provider_at(context: AnyContext, name: str) -> AnyProvider:
     try:
         return context.providers[name]
     except KeyError:
-        available = ", ".join(sorted(context.providers)) or "nothing"
+        available = ", ".join(sorted(provider_names(context))) or "nothing"
         raise ConfigurationError(f"no provider {name!r} in the context; available: {available}") from None
 
 

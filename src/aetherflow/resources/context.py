@@ -160,16 +160,16 @@ class BaseFlowContext(_Closing, containers.DeclarativeContainer):
 
     instance_type = FlowContextInstance
 
-    state: providers.ThreadLocalSingleton[dict[str, Any]] = providers.ThreadLocalSingleton(dict)
+    state: providers.Provider[dict[str, Any]] = providers.ThreadLocalSingleton(dict)
     """A dict for each thread: scratch space that needs no lock and that no other thread sees."""
 
-    context: providers.ContextLocalSingleton[dict[str, Any]] = providers.ContextLocalSingleton(dict)
+    context: providers.Provider[dict[str, Any]] = providers.ContextLocalSingleton(dict)
     """A dict for each `contextvars` context: what belongs to one request or run, in threads and async tasks alike.
 
     Branches of a fan-out see the dict of their parent, since it is resolved before they start.
     """
 
-    shared_data: providers.ThreadSafeSingleton[dict[str, Any]] = providers.ThreadSafeSingleton(dict)
+    shared_data: providers.Provider[dict[str, Any]] = providers.ThreadSafeSingleton(dict)
     """One dict for the instance, seen by all threads and runs: single reads and writes are safe, read-then-write
     needs a lock."""
 

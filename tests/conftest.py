@@ -13,6 +13,8 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from opentelemetry import _logs, context, metrics, trace
 from opentelemetry.util._once import Once
 
+from aetherflow.telemetry import active, setup
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Deadlines are timing asserts, and a busy machine makes examples slow to draw: neither says anything about the code.
@@ -53,6 +55,9 @@ def _fresh_process(tmp_path: Path) -> Iterator[None]:
         token = context.attach(context.Context())
         yield
         context.detach(token)
+        if setup._state.current is not None:
+            setup._state.current.shutdown()
+        active.set_active(None)
 
 
 def _forget_providers(patch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
+from aetherflow.telemetry.setup import configure
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,3 +32,9 @@ def test_starts_as_a_fresh_process(turn: str) -> None:
     context.attach(trace.set_span_in_context(provider.get_tracer("test").start_span(turn)))
     os.environ["AETHER_MAX_THREADS"] = "3"
     Path("left-behind").touch()
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+def test_configuration_does_not_leak(turn: str) -> None:
+    """What one test configures, the next may configure otherwise."""
+    assert configure(turn, "none").tracer_provider is trace.get_tracer_provider()

@@ -37,5 +37,5 @@ def set_active(told: Providers | None) -> None:
     Args:
         told: The providers, or None to follow the API's global ones.
     """
-    global providers
+    global providers  # noqa: PLW0603  # read on every run: a holder object would cost each of them a look-up
     providers = told

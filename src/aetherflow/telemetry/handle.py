@@ -1,0 +1,188 @@
+"""What ``configure()`` gives back: the ways that spans and metrics take, and how to flush and close them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Generic, Self, TypeVar, final
+
+from opentelemetry import metrics, trace
+
+from aetherflow.telemetry.destination import Destination
+from aetherflow.telemetry.export_file import ProcessFile
+from aetherflow.telemetry.helper_thread import HelperThread, finish
+
+__all__ = ["EXIT_TIMEOUT", "SHUTDOWN_TIMEOUT", "Route", "Telemetry"]
+
+EXIT_TIMEOUT: Final = 1.8
+"""Seconds that the end of the process waits for a collector; 2 s with what the interpreter needs to end as well."""
+SHUTDOWN_TIMEOUT: Final = 2.0
+"""Seconds that :meth:`Telemetry.shutdown` waits unless told otherwise."""
+
+_LOGGER: Final = logging.getLogger("aetherflow")
+_Provider = TypeVar("_Provider", bound=trace.TracerProvider | metrics.MeterProvider)
+
+
+@final
+class Route(Generic[_Provider]):
+    """The way that one signal takes, with a thread of its own to flush and close it.
+
+    Args:
+        provider: Where the signal enters; None where it is turned off: whatever is set globally, now or later.
+        destinations: Where a provider that we made sends it; empty where the provider is not ours.
+        file: What a file destination writes to.
+    """
+
+    __slots__ = ("_destinations", "_file", "_flush", "_helper", "_shutdown", "provider")
+
+    def __init__(self, provider: _Provider | None, destinations: tuple[Destination, ...], file: ProcessFile) -> None:
+        self.provider = provider
+        self._destinations = destinations
+        self._file = file
+        # The API knows neither: an application may have set a provider that cannot be flushed.
+        self._flush: Callable[[], object] | None = getattr(provider, "force_flush", None)
+        self._shutdown: Callable[[], object] | None = getattr(provider, "shutdown", None) if destinations else None
+        self._helper = HelperThread(f"aetherflow-close-{type(provider).__name__}") if self._flush else None
+
+    @property
+    def exporter(self) -> str:
+        """How the signal is exported, as :attr:`Telemetry.exporter` says it."""
+        names = ",".join(each.exporter for each in self._destinations)
+        return names or ("none" if self.provider is None else "application")
+
+    @property
+    def endpoint(self) -> str | None:
+        """The URL that the signal is sent to; None unless by OTLP."""
+        return next((each.endpoint for each in self._destinations if each.endpoint), None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the signal is written to; None without one."""
+        return self._file.path if any(each.exporter == "file" for each in self._destinations) else None
+
+    def flush(self) -> list[Future[object]]:
+        """Begin to export what was recorded so far."""
+        return [self._helper.submit(self._flush)] if self._helper and self._flush else []
+
+    def close(self) -> list[Future[object]]:
+        """Begin to export what is left and to stop; the thread ends, the application's own provider does not."""
+        if self._helper is None:
+            return []
+        closing = [self._helper.submit(self._shutdown)] if self._shutdown else []
+        self._helper.stop()
+        return closing
+
+
+@final
+class Telemetry:
+    """What ``configure()`` set up; as a context manager it is shut down at the end.
+
+    Args:
+        traces: The way of spans.
+        metrics: The way of metrics.
+        on_shutdown: Called with the object when it begins to shut down, once.
+    """
+
+    __slots__ = ("_closed", "_metrics", "_on_shutdown", "_traces")
+
+    def __init__(
+        self,
+        traces: Route[trace.TracerProvider],
+        metrics: Route[metrics.MeterProvider],
+        on_shutdown: Callable[[Telemetry], None],
+    ) -> None:
+        self._traces = traces
+        self._metrics = metrics
+        self._on_shutdown = on_shutdown
+        self._closed = threading.Event()
+
+    @property
+    def tracer_provider(self) -> trace.TracerProvider:
+        """Where spans go; the API's global provider where they are turned off."""
+        return self._traces.provider or trace.get_tracer_provider()
+
+    @property
+    def meter_provider(self) -> metrics.MeterProvider:
+        """Where metrics go; the API's global provider where they are turned off."""
+        return self._metrics.provider or metrics.get_meter_provider()
+
+    @property
+    def exporter(self) -> str:
+        """How spans are exported: ``otlp``, ``file``, ``console`` (several joined by commas), or ``none``.
+
+        ``application`` where the application's own provider is used and nothing was added to it.
+        """
+        return self._traces.exporter
+
+    @property
+    def metrics_exporter(self) -> str:
+        """How metrics are exported, in the words of :attr:`exporter`."""
+        return self._metrics.exporter
+
+    @property
+    def endpoint(self) -> str | None:
+        """The URL that spans are sent to; None unless by OTLP."""
+        return self._traces.endpoint
+
+    @property
+    def metrics_endpoint(self) -> str | None:
+        """The URL that metrics are sent to; None unless by OTLP."""
+        return self._metrics.endpoint
+
+    @property
+    def path(self) -> Path | None:
+        """The file that spans of this process are written to, there from the first batch on; None without one."""
+        return self._traces.path
+
+    @property
+    def metrics_path(self) -> Path | None:
+        """The file that metrics of this process are written to, there from the first export on; None without one."""
+        return self._metrics.path
+
+    def force_flush(self, timeout: float = 10.0) -> bool:
+        """Export what has been recorded so far, through the application's providers too.
+
+        Args:
+            timeout: How long to wait at most, in seconds, spans and metrics together.
+
+        Returns:
+            Whether everything was handed over in time; what a receiver made of it, the exporters do not tell.
+            False after :meth:`shutdown`.
+        """
+        return not self._closed.is_set() and finish([*self._traces.flush(), *self._metrics.flush()], timeout)
+
+    def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
+        """Export what is left and stop; the application's own providers stay as they are.
+
+        Happens by itself when the process ends. Afterwards ``configure()`` may be called anew.
+
+        Args:
+            timeout: How long to wait at most, in seconds, spans and metrics together. What is not out by then is lost.
+
+        Returns:
+            Whether everything was handed over in time; True where it was shut down before.
+        """
+        if self._closed.is_set():
+            return True
+        self._closed.set()
+        self._on_shutdown(self)
+        finished = finish([*self._traces.close(), *self._metrics.close()], timeout)
+        if not finished:
+            _LOGGER.warning("telemetry was not all exported within %g s of shutdown; the rest is lost", timeout)
+        return finished
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        spans, measures = self.endpoint or self.path or "", self.metrics_endpoint or self.metrics_path or ""
+        return f"<Telemetry spans: {self.exporter} {spans}; metrics: {self.metrics_exporter} {measures}>"

@@ -11,6 +11,8 @@ __all__ = [
     "ConfigurationError",
     "MissingInputError",
     "NodeTimeoutError",
+    "NotAStreamError",
+    "SplitError",
 ]
 
 
@@ -67,3 +69,25 @@ class NodeTimeoutError(AetherFlowError, TimeoutError):
         self.node = node
         self.timeout = timeout
         super().__init__(f"node {node!r} did not finish within its timeout of {timeout:g} s")
+
+
+class SplitError(AetherFlowError, TypeError):
+    """What a node should be executed on, element by element, has no elements."""
+
+    def __init__(self, node: str, value: object) -> None:
+        self.node = node
+        super().__init__(
+            f"node {node!r} maps over the output before it, which is a {type(value).__name__}; "
+            f"allowed: an iterable other than str and bytes, or a mapping whose only value is a list or tuple"
+        )
+
+
+class NotAStreamError(AetherFlowError, TypeError):
+    """A flow was streamed whose last output has no items to iterate over."""
+
+    def __init__(self, flow: str, output: object) -> None:
+        self.flow = flow
+        super().__init__(
+            f"flow {flow!r} ends in a {type(output).__name__}, which cannot be streamed; end it with a generator node, "
+            f"or use run()"
+        )

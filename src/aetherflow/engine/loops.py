@@ -1,0 +1,61 @@
+"""Event loops in the background, for flows that are run from synchronous code and hold asynchronous nodes.
+
+A run uses the loop of its depth: one started by a coroutine on the first loop blocks that loop, so what it awaits
+runs on the second, and so on. The depth travels in the context, into threads and tasks alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar
+
+__all__ = ["run_coroutine"]
+
+T = TypeVar("T")
+
+_depth: Final[ContextVar[int]] = ContextVar("aetherflow_loop_depth", default=0)
+_lock = threading.Lock()
+_loops: list[asyncio.AbstractEventLoop] = []
+
+
+def _forget() -> None:  # a forked child has the loops, but not the threads that run them
+    global _lock
+    _lock = threading.Lock()
+    _loops.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _loop(depth: int) -> asyncio.AbstractEventLoop:
+    with _lock:
+        while len(_loops) <= depth:
+            loop = asyncio.new_event_loop()
+            name = f"aetherflow-loop-{len(_loops)}"
+            threading.Thread(target=loop.run_forever, name=name, daemon=True).start()
+            _loops.append(loop)
+        return _loops[depth]
+
+
+def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+    """Run a coroutine function on a background loop, in the calling context, and wait for its result.
+
+    An interruption of the wait, such as Ctrl-C, cancels the coroutine.
+    """
+    depth = _depth.get()
+
+    async def descend() -> T:
+        _depth.set(depth + 1)
+        return await function(*arguments)
+
+    future = asyncio.run_coroutine_threadsafe(descend(), _loop(depth))
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise

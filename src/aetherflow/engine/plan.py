@@ -1,0 +1,195 @@
+"""A planned flow: operations on the slots of a run.
+
+Planning gives every value that a run can hold an index into one list, so that an execution only fills slots in.
+Operations carry all that was decided beforehand and no state of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aetherflow.engine.graph import Kind
+from aetherflow.telemetry.observer import Site
+
+__all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp"]
+__all__ += ["FanOutOp", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "SubOp"]
+
+Slots = list[Any]
+
+
+class _Unset:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = _Unset()
+"""What a slot holds until something fills it."""
+
+INPUTS: Final = 0
+"""The slot of the run's whole input mapping."""
+
+PARTITION: Final = 1
+"""The slot of the span attributes that tell a partition from the others; None outside a map."""
+
+FIRST: Final = 2
+"""The slot of the first named input."""
+
+
+@dataclass(slots=True, eq=False)
+class CallOp:
+    """Execute one node.
+
+    Args:
+        site: Where it is observed.
+        kind: How ``invoke`` gives its result.
+        invoke: Calls the node's function with arguments out of the slots.
+        slot: Where the result goes.
+        span_slot: Where the context of its span goes, for links; None where nothing links to it.
+        links: Slots of the span contexts it links to.
+        executor: Where it runs; None for where the flow runs.
+        arguments: Binds without calling, for executions sent elsewhere: positional and keyword arguments.
+        task: The task's function and name, for the same.
+    """
+
+    site: Site
+    kind: Kind
+    invoke: Callable[[Slots], Any]
+    slot: int
+    links: tuple[int, ...] = ()
+    executor: str | None = None
+    arguments: Callable[[Slots], tuple[tuple[Any, ...], dict[str, Any]]] | None = None
+    task: Any = None
+    span_slot: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ChainOp:
+    """Operations one after the other."""
+
+    ops: tuple[Op, ...]
+    slot: int
+
+
+@dataclass(slots=True, eq=False)
+class FanOutOp:
+    """Operations side by side; the mapping of their results goes to ``slot``."""
+
+    keys: tuple[str, ...]
+    ops: tuple[Op, ...]
+    slot: int
+    limit: int | None
+    collect: bool
+
+
+@dataclass(slots=True, eq=False)
+class MapOp:
+    """One operation over the elements in ``source``.
+
+    Args:
+        key: The results' name.
+        op: The body, which works on a copy of the slots.
+        source: Where the output to split is.
+        slot: Where the results go.
+        workers: The most at once, and how many executions there are where nothing is split; None for no limit.
+        split: As in :class:`aetherflow.engine.graph.Map`.
+        keyed: Whether results are a mapping.
+        collect: Whether failures are results.
+        span_slots: Pairs of a slot in an execution's copy and the slot that gathers them all.
+    """
+
+    key: str
+    op: Op
+    source: int
+    slot: int
+    workers: int | None
+    split: bool | None
+    keyed: bool
+    collect: bool
+    span_slots: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class BranchOp:
+    """The one operation that stands for the value in ``source``.
+
+    ``clears`` are the slots of all choices: in a second round, what the first one chose must not be found.
+    """
+
+    name: str
+    source: int
+    choices: Mapping[Hashable, Op]
+    default: Op | None
+    slot: int
+    clears: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class RepeatOp:
+    """An operation several times over."""
+
+    op: Op
+    times: int
+    until: Callable[[Any], bool] | None
+    previous: int
+    slot: int
+
+
+@dataclass(slots=True, eq=False)
+class SubOp:
+    """A named flow inside another, with a run span of its own."""
+
+    site: Site
+    op: Op
+    slot: int
+    span_slot: int | None = None
+
+
+Op = CallOp | ChainOp | FanOutOp | MapOp | BranchOp | RepeatOp | SubOp
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """A flow, planned for one set of input names and one context class.
+
+    Args:
+        flow: The flow's name.
+        op: What a run does.
+        site: Where the run is observed; None for the run of a single node, which is observed as the node.
+        blank: The slots after those of the inputs, as a run finds them.
+        providers: Names of the providers that a run takes from its context, and their slots.
+        scopes: The scope that each of them was planned for.
+        outputs: Names of results, their slots, and whether the slot holds the results of a map.
+        linear: The calls of a straight chain of synchronous nodes; empty where the flow is anything else.
+        single: Whether the flow is one node, observed without a run span.
+        has_resources: Whether a run may have to initialise resources.
+        overridden: Whether a provider was overridden when this was planned.
+        context_local: Slots of the context-local providers, resolved before anything runs in a copy of the context.
+    """
+
+    flow: str
+    op: Op
+    site: Site | None
+    blank: Slots
+    providers: tuple[tuple[Callable[[Any], Any], int], ...]
+    scopes: tuple[str, ...]
+    outputs: tuple[tuple[str, int, bool], ...]
+    linear: tuple[CallOp, ...]
+    single: bool
+    context_local: tuple[int, ...] = ()
+    has_resources: bool = False
+    overridden: bool = False
+    steps: tuple[tuple[Callable[[Slots], Any], int, Callable[[int], None]], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = tuple((op.invoke, op.slot, op.site.series.add) for op in self.linear)
+
+    def fold(self) -> None:
+        """Add up what the runs of a straight chain have recorded."""
+        for op in self.linear:
+            op.site.series.fold()
+        if self.site is not None:
+            self.site.series.fold()

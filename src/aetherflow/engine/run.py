@@ -1,0 +1,104 @@
+"""A run from its first slot to its last: the run span around the walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.trace import SpanContext
+
+from aetherflow.engine.linear import run_metered, run_observed
+from aetherflow.engine.plan import PARTITION, Plan, Slots
+from aetherflow.engine.walk import AsyncDriver, Driver, SyncDriver, drive, walk, walk_within
+from aetherflow.telemetry.conventions import RUN_ID
+from aetherflow.telemetry.observer import Observation, Observer, current_observer, new_run_id
+
+__all__ = ["RunInfo", "run", "run_async"]
+
+
+@dataclass(slots=True)
+class RunInfo:
+    """What a run tells of itself: its identifier, and the context of its first span where there is one."""
+
+    run_id: str
+    context: SpanContext | None = None
+
+
+def run(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
+    """Run a planned flow on the calling thread and return its last output.
+
+    Args:
+        plan: The flow.
+        slots: The run's slots, inputs and providers filled in.
+        info: Takes what the run tells of itself.
+    """
+    observer = current_observer()
+    if plan.linear:
+        if not observer.tracing and not observer.recording:
+            return run_metered(plan, slots)
+        return _Run(plan, slots, observer, info).linear()
+    _resolve_context_local(plan, slots)
+    return drive(_Run(plan, slots, observer, info).walked(SyncDriver(observer)))
+
+
+async def run_async(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
+    """Run a planned flow on the running event loop and return its last output."""
+    observer = current_observer()
+    _resolve_context_local(plan, slots)
+    return await _Run(plan, slots, observer, info).walked(AsyncDriver(observer))
+
+
+def _resolve_context_local(plan: Plan, slots: Slots) -> None:
+    for slot in plan.context_local:
+        slots[slot]()
+
+
+class _Run:
+    """One run under observation."""
+
+    __slots__ = ("_info", "_observer", "_plan", "_slots")
+
+    def __init__(self, plan: Plan, slots: Slots, observer: Observer, info: RunInfo | None) -> None:
+        self._plan = plan
+        self._slots = slots
+        self._observer = observer
+        self._info = info
+
+    def linear(self) -> Any:
+        seen = self._begin()
+        if seen is None:
+            return run_observed(self._plan, self._slots, self._observer)
+        token = seen.enter()
+        try:
+            value = run_observed(self._plan, self._slots, self._observer)
+        except BaseException as error:
+            seen.end(error)
+            raise
+        else:
+            seen.end()
+            return value
+        finally:
+            seen.leave(token)
+
+    async def walked(self, driver: Driver) -> Any:
+        plan, slots = self._plan, self._slots
+        seen = self._begin()
+        if seen is None:
+            await walk(plan.op, slots, driver)
+            return slots[plan.op.slot]
+        return await walk_within(seen, plan.op, slots, driver)
+
+    def _begin(self) -> Observation | None:
+        """Begin the run's observation; a run of a single node is observed as that node."""
+        plan, info = self._plan, self._info
+        if not self._observer.tracing and plan.site is None:
+            return None
+        run_id = info.run_id if info is not None else new_run_id()
+        if plan.site is None:
+            self._slots[PARTITION] = {RUN_ID: run_id}
+            return None
+        seen = self._observer.begin(plan.site, {RUN_ID: run_id})
+        if info is not None:
+            info.context = seen.context
+        return seen
+

@@ -1,0 +1,427 @@
+"""Nodes and flows: what a user writes. A flow is a node; composing gives a new node and changes none."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from aetherflow.engine.graph import Branch, Call, FanOut, Kind, Map, Repeat, Step, Sub, Task, chain, checked, is_parallel
+from aetherflow.engine.graph import tasks
+from aetherflow.errors import CompositionError, ConfigurationError
+from aetherflow.flow import drawing
+from aetherflow.flow.many import run_many
+from aetherflow.flow.policies import RetryPolicy, with_policies
+from aetherflow.flow.running import FlowRun, Runner
+from aetherflow.resources.context import AnyContext
+
+__all__ = ["FlowRun", "Node", "node"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+Self_ = TypeVar("Self_")
+OnError = Literal["raise", "collect"]
+Executor = Literal["thread", "process", "dask", "ray"]
+EXECUTORS: tuple[Executor, ...] = ("thread", "process", "dask", "ray")
+
+
+class Node(Generic[P, R]):
+    """A traced function, or a flow of them.
+
+    Calling it runs it with exactly the arguments given; :meth:`run` fills the arguments from inputs, earlier results
+    and a context (the order is in :mod:`aetherflow.flow.binding`). Every execution is a span and a duration.
+
+    Made by :func:`node` and by composing, not directly.
+    """
+
+    def __init__(self, step: Step, name: str, *, is_named: bool = False) -> None:
+        self._step = step
+        self._name = name
+        self._is_named = is_named
+        self._runner = Runner(name, step)
+        if isinstance(step, Call):
+            functools.update_wrapper(self, step.task.func)
+
+    @property
+    def name(self) -> str:
+        """The node's name, or the flow's: the one it was given, else that of its first node."""
+        return self._name
+
+    @property
+    def func(self) -> Callable[P, R]:
+        """The plain function; of a flow, that of its first node."""
+        return next(tasks(self._step)).func
+
+    def named(self, name: str) -> Node[P, R]:
+        """Return the same node or flow under another name; a named flow is one step in a flow it is put into."""
+        if not isinstance(name, str) or not name:
+            raise CompositionError(f"named({name!r}): allowed is a string that is not empty")
+        if isinstance(self._step, Call):
+            return Node(Call(replace(self._step.task, name=name)), name)
+        return Node(self._step, name, is_named=True)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind a node that is a method to its object."""
+        if instance is None or not isinstance(self._step, Call):
+            return self
+        task = self._step.task
+        bound = replace(
+            task,
+            func=task.func.__get__(instance, owner),
+            call=functools.partial(task.call, instance) if task.call is not task.func else task.func.__get__(instance),
+            parameters=task.parameters[1:],
+        )
+        return Node(Call(bound), self._name)
+
+    # --- running -------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it traced with exactly these arguments; those of a flow are its first node's."""
+        return cast("R", self._runner.call(args, kwargs))
+
+    @overload
+    def run(
+        self: Node[..., Coroutine[Any, Any, T]],
+        inputs: Mapping[str, Any] | object | None = None,
+        context: AnyContext | None = None,
+    ) -> T: ...
+    @overload
+    def run(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> R: ...
+    def run(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> Any:
+        """Run it and return the last output.
+
+        Args:
+            inputs: A mapping of inputs by name; anything else goes to the first node's first parameter.
+            context: A container, or container class, that nodes are injected from.
+
+        Raises:
+            MissingInputError: Nothing fills a parameter; nothing has run then, wherever that can be known.
+        """
+        return self._runner.run(inputs, context)
+
+    @overload
+    async def arun(
+        self: Node[..., Coroutine[Any, Any, T]],
+        inputs: Mapping[str, Any] | object | None = None,
+        context: AnyContext | None = None,
+    ) -> T: ...
+    @overload
+    async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> R: ...
+    async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> Any:
+        """Run it on the running event loop, synchronous nodes on threads; as :meth:`run` otherwise."""
+        return await self._runner.arun(inputs, context)
+
+    def execute(
+        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
+    ) -> FlowRun[Any]:
+        """Run it and return every node's output, with the run's identifiers and duration."""
+        return self._runner.execute(inputs, context)
+
+    async def aexecute(
+        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
+    ) -> FlowRun[Any]:
+        """Run it on the running event loop; as :meth:`execute` otherwise."""
+        return await self._runner.aexecute(inputs, context)
+
+    def stream(
+        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
+    ) -> Iterator[Any]:
+        """Run it and iterate over the items of the generator at its end; the run lasts as long."""
+        return self._runner.stream(inputs, context)
+
+    def astream(
+        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
+    ) -> AsyncIterator[Any]:
+        """Run it on the running event loop; as :meth:`stream` otherwise."""
+        return self._runner.astream(inputs, context)
+
+    def run_many(
+        self,
+        inputs: Iterable[Mapping[str, Any] | object],
+        context: AnyContext | None = None,
+        *,
+        max_workers: int | None = None,
+        ordered: bool = True,
+        progress: bool = False,
+    ) -> Iterator[R]:
+        """Run it once for each of many inputs and yield the outputs.
+
+        Args:
+            inputs: Mappings of inputs by name; anything else goes to the first node's first parameter. Taken as they
+                are needed: a bounded number is in flight, so a slow consumer slows the source.
+            context: A container that nodes are injected from.
+            max_workers: Runs at once at most; None for as many as the pool has threads.
+            ordered: Whether outputs come in the order of the inputs, or as they are ready.
+            progress: Whether to show a progress bar on the terminal.
+        """
+        run = functools.partial(self._runner.run, context=context)
+        return run_many(run, inputs, self._name, max_workers=max_workers, ordered=ordered, progress=progress)
+
+    # --- composing -----------------------------------------------------------------------------------------
+
+    def then(self, following: Node[Any, S]) -> Node[P, S]:
+        """Return this flow followed by another node; after a fan-out, that takes the branches' results in."""
+        return self._followed_by(_step_of(following, "then()"))
+
+    @overload
+    def __rshift__(self, following: Node[Any, S]) -> Node[P, S]: ...
+    @overload
+    def __rshift__(self, following: Sequence[Node[Any, Any]]) -> Node[P, dict[str, Any]]: ...
+    def __rshift__(self, following: Node[Any, Any] | Sequence[Node[Any, Any]]) -> Node[P, Any]:
+        """``a >> b`` is ``a.then(b)``; ``a >> [b, c]`` is ``a.fan_out_to([b, c])``."""
+        return self.fan_out_to(following) if isinstance(following, list | tuple) else self.then(following)  # type: ignore[arg-type]
+
+    def fan_out_to(
+        self,
+        branches: Sequence[Node[Any, Any]],
+        *,
+        executor: Executor | None = None,
+        max_workers: int | None = None,
+        on_error: OnError = "raise",
+        split: bool | None = None,
+    ) -> Node[P, dict[str, Any]]:
+        """Return this flow followed by branches side by side, whose results are a mapping by name.
+
+        Different nodes get the whole output each. One node ``k`` times, ``[n] * k``, is ``k`` workers over the
+        elements of the output, where that is a list, a tuple or a mapping of just one; results are ``n[0]``, ``n[1]``…
+
+        Args:
+            branches: Nodes or flows.
+            executor: Where they run: ``"thread"``, ``"process"``, ``"dask"`` or ``"ray"``.
+            max_workers: The most at once.
+            on_error: ``"raise"`` the error of a branch, or ``"collect"`` a :class:`Failure` in its place.
+            split: For one node several times: False to give each execution the whole output, True to insist on
+                elements, None to look at the output.
+        """
+        collect = _is_collect(on_error)
+        _check_executor(executor)
+        _check_count("max_workers", max_workers)
+        if not isinstance(branches, list | tuple) or not branches:
+            raise CompositionError(f"fan_out_to({branches!r}): allowed is a list of at least one node")
+        steps = [_step_of(branch, "fan_out_to()") for branch in branches]
+        same = all(branch is branches[0] for branch in branches)
+        if same and (len(branches) > 1 or split):
+            workers = min(len(branches), max_workers or len(branches))
+            step: Step = Map(steps[0], workers, split, True, executor, collect)
+        elif split is not None:
+            raise CompositionError(f"fan_out_to(split={split}): only one node several times, [n] * k, can be split over")
+        else:
+            step = FanOut(tuple(steps), executor, max_workers, collect)
+        return self._followed_by(step)
+
+    def fan_in(self, following: Node[Any, S]) -> Node[P, S]:
+        """Return this fan-out followed by a node that takes its results in."""
+        if not is_parallel(self._step):
+            raise CompositionError(f"fan_in(): flow {self._name!r} does not end in a fan-out; use then()")
+        return self._followed_by(_step_of(following, "fan_in()"))
+
+    def fan_out_in(
+        self,
+        branches: Sequence[Node[Any, Any]],
+        following: Node[Any, S],
+        *,
+        executor: Executor | None = None,
+        max_workers: int | None = None,
+        on_error: OnError = "raise",
+        split: bool | None = None,
+    ) -> Node[P, S]:
+        """Return this flow followed by branches and the node that takes their results in."""
+        fanned = self.fan_out_to(branches, executor=executor, max_workers=max_workers, on_error=on_error, split=split)
+        return fanned.fan_in(following)
+
+    def branch_on(
+        self, choices: Mapping[Any, Node[Any, Any]], default: Node[Any, Any] | None = None
+    ) -> Node[P, Any]:
+        """Return this flow followed by the one node that its output stands for.
+
+        Args:
+            choices: Nodes or flows by output.
+            default: What follows any other output; without it that is a :class:`BranchError`.
+        """
+        if not isinstance(choices, Mapping) or not choices:
+            raise CompositionError(f"branch_on({choices!r}): allowed is a mapping from outputs to nodes, not empty")
+        steps: dict[int, Step] = {}
+
+        def step_of(choice: object) -> Step:
+            return steps.setdefault(id(choice), _step_of(choice, "branch_on()"))
+
+        planned: dict[Hashable, Step] = {key: step_of(choice) for key, choice in choices.items()}
+        return self._followed_by(Branch(planned, None if default is None else step_of(default)))
+
+    def repeat(self, times: int, until: Callable[[Any], object] | None = None) -> Node[P, R]:
+        """Return this flow several times over; each round's output is the next one's first positional argument.
+
+        Args:
+            times: The most rounds, from 1.
+            until: Ends the rounds once it is true of an output.
+        """
+        _check_count("times", times)
+        if times is None:
+            raise CompositionError("repeat(None): allowed is a whole number from 1")
+        if until is not None and not callable(until):
+            raise CompositionError(f"repeat(until={until!r}): allowed is a function of the output, or None")
+        return Node(Repeat(self._as_step(), times, cast("Any", until)), self._name)
+
+    def map(
+        self,
+        body: Node[Any, S],
+        *,
+        max_concurrency: int | None = None,
+        executor: Executor | None = None,
+        on_error: OnError = "raise",
+    ) -> Node[P, list[S]]:
+        """Return this flow followed by a node executed on each element of its output; results are a list, in order.
+
+        Args:
+            body: The node or flow.
+            max_concurrency: Executions at once at most; None for as many as there are threads.
+            executor: Where they run.
+            on_error: ``"raise"`` the error of an execution, or ``"collect"`` a :class:`Failure` in its place.
+        """
+        collect = _is_collect(on_error)
+        _check_executor(executor)
+        _check_count("max_concurrency", max_concurrency)
+        return self._followed_by(Map(_step_of(body, "map()"), max_concurrency, True, False, executor, collect))
+
+    def _as_step(self) -> Step:
+        return Sub(self._name, self._step) if self._is_named else self._step
+
+    def _followed_by(self, step: Step) -> Node[P, Any]:
+        return Node(chain(self._as_step(), step), self._name)
+
+    # --- showing -------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return drawing.to_text(self._step)
+
+    def __repr__(self) -> str:
+        return f"<Node {self._name!r}: {drawing.to_text(self._step)}>"
+
+    def to_mermaid(self) -> str:
+        """Return the graph as a Mermaid flowchart."""
+        return drawing.to_mermaid(self._name, self._step)
+
+    def to_dot(self) -> str:
+        """Return the graph in Graphviz's language."""
+        return drawing.to_dot(self._name, self._step)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return drawing.to_mimebundle(self._name, self._step)
+
+
+def _step_of(value: object, where: str) -> Step:
+    if isinstance(value, Node):
+        return value._as_step()
+    hint = "; decorate it with @node" if callable(value) else ""
+    raise CompositionError(f"{where}: {value!r} is a {type(value).__name__}, not a node{hint}")
+
+
+def _is_collect(on_error: str) -> bool:
+    if on_error not in ("raise", "collect"):
+        raise CompositionError(f"on_error={on_error!r}: allowed are 'raise' and 'collect'")
+    return on_error == "collect"
+
+
+def _check_executor(executor: object) -> None:
+    if executor is not None and executor not in EXECUTORS:
+        raise CompositionError(f"executor={executor!r}: allowed are {', '.join(map(repr, EXECUTORS))}")
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise CompositionError(f"{name}={value!r}: allowed is a whole number from 1")
+
+
+@overload
+def node(func: Callable[P, R], /) -> Node[P, R]: ...
+@overload
+def node(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+) -> Callable[[Callable[P, R]], Node[P, R]]: ...
+def node(
+    func: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+) -> Any:
+    """Make a function a node; as ``@node`` or ``@node(…)``.
+
+    Args:
+        func: A function, method, coroutine function, generator or async generator.
+        name: The node's name; None for the function's.
+        retry: When to try a failed execution again.
+        timeout: Seconds that an attempt may take. A synchronous function then runs on a thread of its own; late, it
+            is left to itself and its result is not used.
+        executor: Where executions run; None for where the flow runs.
+
+    Raises:
+        CompositionError: This cannot be a node.
+        ConfigurationError: A value is not allowed.
+    """
+    if func is None:
+        return lambda function: _made(function, name, retry, timeout, executor)
+    return _made(func, name, retry, timeout, executor)
+
+
+def _made(
+    func: Callable[..., Any], name: str | None, retry: RetryPolicy | None, timeout: float | None, executor: str | None
+) -> Node[..., Any]:
+    if isinstance(func, Node):
+        raise CompositionError(f"@node: {func.name!r} is a node already")
+    if isinstance(func, staticmethod | classmethod):
+        raise CompositionError(f"@node goes below @{type(func).__name__}, not above it")
+    if not callable(func):
+        raise CompositionError(f"@node: {func!r} is a {type(func).__name__}; allowed is a function or another callable")
+    _check_executor(executor)
+    chosen = name if name is not None else getattr(func, "__name__", type(func).__name__)
+    if not isinstance(chosen, str) or not chosen:
+        raise CompositionError(f"@node(name={name!r}): allowed is a string that is not empty")
+    declared = _kind_of(func)
+    call, kind = with_policies(chosen, func, declared, retry, timeout)
+    task = Task(
+        name=chosen,
+        func=func,
+        call=call,
+        kind=kind,
+        declared=declared,
+        parameters=_parameters_of(func, chosen),
+        qualname=f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', type(func).__qualname__)}",
+        retries=retry is not None,
+        executor=executor,
+    )
+    return Node(checked(Call(task)), chosen)
+
+
+def _kind_of(func: Callable[..., Any]) -> Kind:
+    plain = func
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    if not inspect.isroutine(plain) and not isinstance(plain, type):
+        plain = type(plain).__call__  # an object that is called like a function
+    if inspect.isasyncgenfunction(plain):
+        return Kind.ASYNC_STREAM
+    if inspect.iscoroutinefunction(plain):
+        return Kind.ASYNC
+    return Kind.STREAM if inspect.isgeneratorfunction(plain) else Kind.SYNC
+
+
+def _parameters_of(func: Callable[..., Any], name: str) -> tuple[inspect.Parameter, ...]:
+    try:
+        signature = inspect.signature(func, eval_str=True)
+    except NameError:  # annotations that cannot be evaluated here say nothing to us
+        signature = inspect.signature(func)
+    except (TypeError, ValueError) as error:
+        raise CompositionError(f"@node: the parameters of {name!r} cannot be read; wrap it in a function") from error
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(p for p in signature.parameters.values() if p.kind not in variadic)

@@ -1,0 +1,234 @@
+"""From inputs and a context to a run: the plan is looked up, the slots are filled, the engine runs."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, TypeVar
+
+from aetherflow.engine import run as engine
+from aetherflow.engine.graph import Call, Kind, Step, tasks
+from aetherflow.engine.loops import run_coroutine
+from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
+from aetherflow.engine.run import RunInfo
+from aetherflow.engine.streaming import AsyncStream, Stream
+from aetherflow.engine.walk import observed, observed_async, off_loop, opened
+from aetherflow.errors import NotAStreamError
+from aetherflow.flow.planning import plan
+from aetherflow.resources.context import AnyContext, context_class, init_resources_for
+from aetherflow.resources.scopes import scope_of
+from aetherflow.telemetry.conventions import RUN_ID
+from aetherflow.telemetry.observer import current_observer, new_run_id
+
+__all__ = ["FlowRun", "Runner"]
+
+T = TypeVar("T")
+
+MAX_PLANS: Final = 256
+"""Plans a flow keeps; input mappings with ever other names must not grow memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRun(Generic[T]):
+    """One run of a flow, when it has ended.
+
+    Args:
+        flow: The flow's name.
+        output: The last output.
+        outputs: Every node's output by name; those of ``n`` in ``[n] * k`` and ``map`` as ``n[0]``, ``n[1]``…; those in a
+            named flow as ``flow.node``. Nodes of branches that were not chosen are missing.
+        run_id: The run's identifier, 16 hexadecimal digits; ``aetherflow.run.id`` of its span.
+        trace_id: The trace's identifier, 32 hexadecimal digits; None without a tracer.
+        duration: Seconds.
+    """
+
+    flow: str
+    output: T
+    outputs: Mapping[str, Any] = field(repr=False)
+    run_id: str
+    trace_id: str | None
+    duration: float
+
+
+class _Value:
+    """Marks plans for a single value in place of a mapping of inputs."""
+
+
+class Runner:
+    """Runs one flow; keeps its plans."""
+
+    def __init__(self, name: str, step: Step) -> None:
+        self._name = name
+        self._step = step
+        self._plans: dict[object, Plan] = {}
+        self._direct: CallOp | None = None
+
+    # --- plans ---------------------------------------------------------------------------------------------
+
+    def _prepare(self, inputs: Any, context: AnyContext | None) -> tuple[Plan, Slots]:
+        values: Iterable[Any]
+        if inputs is None:
+            names: Any = None
+            values = ()
+        elif isinstance(inputs, Mapping):
+            names = tuple(inputs)
+            values = inputs.values()
+        else:
+            names = _Value
+            values = ()
+        key = names if context is None else (names, context_class(context))
+        found = self._plans.get(key)
+        if found is None:
+            found = self._planned(key, names, context)
+        if not found.providers:
+            return found, [inputs, None, *values, *found.blank]
+        return self._injected(found, key, names, context, [inputs, None, *values])
+
+    def _planned(self, key: object, names: Any, context: AnyContext | None) -> Plan:
+        made = plan(
+            self._name, self._step, None if names is _Value else names, context, value=names is _Value
+        )
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        self._plans[key] = made
+        return made
+
+    def _injected(self, found: Plan, key: object, names: Any, context: Any, given: Slots) -> tuple[Plan, Slots]:
+        """Fill the providers in; one that was overridden since needs a plan that tells its scope."""
+        providers = [get(context) for get, _ in found.providers]
+        if any(provider.last_overriding is not None for provider in providers) or found.overridden:
+            scopes = tuple(scope_of(provider) for provider in providers)
+            if scopes != found.scopes:
+                key = (key, scopes)
+                found = self._plans.get(key) or self._planned(key, names, context)
+                providers = [get(context) for get, _ in found.providers]
+        slots = [*given, *found.blank]
+        for provider, (_, slot) in zip(providers, found.providers, strict=True):
+            slots[slot] = provider
+        return found, slots
+
+    def _ready(self, inputs: Any, context: AnyContext | None) -> tuple[Plan, Slots]:
+        found, slots = self._prepare(inputs, context)
+        if found.has_resources:
+            opening = init_resources_for(context, [slots[slot] for _, slot in found.providers])  # type: ignore[arg-type]
+            if opening is not None:
+                run_coroutine(lambda: opening)
+        return found, slots
+
+    async def _ready_async(self, inputs: Any, context: AnyContext | None) -> tuple[Plan, Slots]:
+        found, slots = self._prepare(inputs, context)
+        if found.has_resources:
+            opening = init_resources_for(context, [slots[slot] for _, slot in found.providers])  # type: ignore[arg-type]
+            if opening is not None:
+                await opening
+        return found, slots
+
+    # --- runs ----------------------------------------------------------------------------------------------
+
+    def run(self, inputs: Any = None, context: AnyContext | None = None) -> Any:
+        """Run on the calling thread and return the last output."""
+        found, slots = self._ready(inputs, context)
+        return engine.run(found, slots)
+
+    async def arun(self, inputs: Any, context: AnyContext | None) -> Any:
+        """Run on the running event loop and return the last output."""
+        found, slots = await self._ready_async(inputs, context)
+        return await engine.run_async(found, slots)
+
+    def execute(self, inputs: Any, context: AnyContext | None) -> FlowRun[Any]:
+        """Run on the calling thread and return the run."""
+        found, slots = self._ready(inputs, context)
+        info = RunInfo(new_run_id())
+        started = time.perf_counter()
+        output = engine.run(found, slots, info)
+        return _flow_run(found, slots, info, output, time.perf_counter() - started)
+
+    async def aexecute(self, inputs: Any, context: AnyContext | None) -> FlowRun[Any]:
+        """Run on the running event loop and return the run."""
+        found, slots = await self._ready_async(inputs, context)
+        info = RunInfo(new_run_id())
+        started = time.perf_counter()
+        output = await engine.run_async(found, slots, info)
+        return _flow_run(found, slots, info, output, time.perf_counter() - started)
+
+    def stream(self, inputs: Any, context: AnyContext | None) -> Iterator[Any]:
+        """Run on the calling thread and iterate over the stream at the end."""
+        output = self.run(inputs, context)
+        if isinstance(output, Stream):
+            return output
+        return iter(_iterable(self._name, output))
+
+    async def astream(self, inputs: Any, context: AnyContext | None) -> AsyncIterator[Any]:
+        """Run on the running event loop and iterate over the stream at the end."""
+        output = await self.arun(inputs, context)
+        if isinstance(output, AsyncStream):
+            async with output:
+                async for item in output:
+                    yield item
+            return
+        items = iter(_iterable(self._name, output))
+        try:
+            while (item := await off_loop(next, items, UNSET)) is not UNSET:
+                yield item
+        finally:
+            if isinstance(items, Stream):
+                await off_loop(items.close)
+
+    # --- calls ---------------------------------------------------------------------------------------------
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run with exactly these arguments; those of a flow are its first node's."""
+        if not isinstance(self._step, Call):
+            first = next(tasks(self._step))
+            inputs = inspect.signature(first.func).bind(*args, **kwargs).arguments
+            return self.run(inputs)
+        op = self._direct
+        if op is None:
+            op = self._direct = _direct_call(self._name, self._step)
+        observer = current_observer()
+        slots: Slots = [None, {RUN_ID: new_run_id()} if observer.tracing else None, args, kwargs]
+        if op.kind is Kind.SYNC:
+            return observed(observer, op, slots)
+        if op.kind is Kind.ASYNC:
+            coroutine = observed_async(observer, op, slots)
+            return run_coroutine(lambda: coroutine) if op.task.declared is Kind.SYNC else coroutine
+        return opened(observer, op, slots)
+
+
+def _direct_call(name: str, step: Call) -> CallOp:
+    """Return the operation that calls a node with the arguments in slots 2 and 3."""
+    op = plan(name, Call(replace(step.task, parameters=())), None, None).op
+    assert isinstance(op, CallOp)  # noqa: S101  # a node plans to a call
+    call = step.task.call
+    op.invoke = lambda slots: call(*slots[2], **slots[3])
+    op.span_slot = None
+    return op
+
+
+def _iterable(flow: str, output: Any) -> Iterable[Any]:
+    if isinstance(output, Iterable) and not isinstance(output, str | bytes | Mapping):
+        return output
+    raise NotAStreamError(flow, output)
+
+
+def _flow_run(found: Plan, slots: Slots, info: RunInfo, output: Any, duration: float) -> FlowRun[Any]:
+    outputs: dict[str, Any] = {}
+    for name, slot, spread in found.outputs:
+        value = slots[slot]
+        if value is UNSET:
+            continue
+        if not spread:
+            outputs[name] = value
+        elif isinstance(value, Mapping):
+            prefix = name.rpartition(".")[0]
+            outputs.update({f"{prefix}.{key}" if prefix else key: item for key, item in value.items()})
+        else:
+            outputs.update({f"{name}[{index}]": item for index, item in enumerate(value)})
+    context = info.context
+    if context is None and found.single and isinstance(found.op, CallOp) and found.op.span_slot is not None:
+        context = slots[found.op.span_slot]
+    has_trace = context is not None and context is not UNSET and context.is_valid
+    trace_id = f"{context.trace_id:032x}" if has_trace else None  # type: ignore[union-attr]
+    return FlowRun(found.flow, output, outputs, info.run_id, trace_id, duration)

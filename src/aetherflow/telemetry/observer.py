@@ -1,0 +1,407 @@
+"""What the engine calls around an execution, chosen anew by one identity check a run.
+
+An observer turns executions into durations and, where a tracer is set, into spans. It knows neither nodes nor flows:
+a :class:`Site` carries all that never changes about a place where executions are observed, and an
+:class:`Observation` is one execution under way. A span goes to whatever provider the application has set, through
+``opentelemetry-api``; without one only durations are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any, Final, Protocol, TypeVar
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
+from opentelemetry.metrics import _internal as metrics_internal
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
+
+from aetherflow.errors import NodeTimeoutError
+from aetherflow.telemetry import active, shield
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry
+from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
+
+__all__ = ["Observation", "Observer", "Site", "current_observer", "error_type", "executing_here"]
+__all__ += ["mark_handled", "new_run_id", "result_of", "retried", "thread_attributes"]
+
+try:
+    VERSION = metadata.version("aetherflow-otel")
+except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+    VERSION = "0.0.0"
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+_now = time.perf_counter_ns
+_local = threading.local()
+E = TypeVar("E", bound=BaseException)
+T = TypeVar("T")
+
+
+def thread_attributes() -> dict[str, Any]:
+    """Return ``thread.id`` and ``thread.name`` of the calling thread, made once a thread."""
+    try:
+        found: dict[str, Any] = _local.attributes
+    except AttributeError:
+        thread = threading.current_thread()
+        found = _local.attributes = {names.THREAD_ID: thread.ident, names.THREAD_NAME: thread.name}
+    return found
+
+
+def error_type(error: BaseException) -> str:
+    """Return the qualified class name of an error, without the module for builtins."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def result_of(error: BaseException) -> NodeResult:
+    """Return what an error says of the execution it ended."""
+    if isinstance(error, NodeTimeoutError):
+        return "timeout"
+    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
+        return "failure"
+    return "cancellation"
+
+
+def new_run_id() -> str:
+    """Return a random identifier of a run, 16 hexadecimal digits."""
+    return f"{random.getrandbits(64):016x}"
+
+
+def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
+    """Mark an error as made of others that are recorded already, so that no span records it again."""
+    for cause in causes:
+        mark = getattr(cause, "__dict__", {}).get(_MARK)
+        if mark is not None:
+            error.__dict__[_MARK] = mark
+            break
+    return error
+
+
+def retried(error: BaseException, attempt: int, delay: float) -> None:
+    """Note on the current span that an attempt failed and another follows.
+
+    Args:
+        error: What ended the attempt.
+        attempt: Its number, from 1.
+        delay: Seconds until the next one.
+    """
+    span = trace.get_current_span()
+    if span.is_recording():
+        event = {names.NODE_ATTEMPT: attempt, names.ERROR_TYPE: error_type(error), names.RETRY_DELAY: delay}
+        span.add_event(names.RETRY_EVENT, event)
+        span.set_attribute(names.NODE_ATTEMPT, attempt + 1)
+
+
+def executing_here(function: Callable[[], T]) -> T:
+    """Call a function on a thread other than the one its span began on, and say so on the span."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes(thread_attributes())
+    return function()
+
+
+class Site:
+    """What never changes about one place where executions are observed.
+
+    Args:
+        span_name: Name of its spans.
+        metric: The duration metric of its executions.
+        metric_attributes: That metric's attributes.
+        attributes: Constant attributes of its spans, given at their creation.
+        label: How a note on an error names this place; empty where no note is wanted.
+        is_node: Whether executions are those of a node, which tell their thread and record their exception; else
+            they are runs of a flow.
+    """
+
+    __slots__ = ("_failures", "attributes", "is_node", "label", "metric", "metric_attributes", "series", "span_name")
+
+    def __init__(
+        self,
+        span_name: str,
+        metric: MetricDefinition,
+        metric_attributes: Mapping[str, str],
+        attributes: Mapping[str, Any],
+        *,
+        label: str = "",
+        is_node: bool = True,
+    ) -> None:
+        self.span_name = span_name
+        self.metric = metric
+        self.metric_attributes = dict(metric_attributes)
+        self.attributes = dict(attributes)
+        self.label = label
+        self.is_node = is_node
+        self.series = registry.series(metric, metric_attributes)
+        self._failures: dict[str, Series] = {}
+
+    def failed(self, kind: str) -> Series:
+        """Return the series of this place's executions that ended with an error of that type."""
+        found = self._failures.get(kind)
+        if found is None:
+            found = registry.series(self.metric, {**self.metric_attributes, names.ERROR_TYPE: kind})
+            self._failures[kind] = found
+        return found
+
+
+class Observation:
+    """One execution under way, without a span: its duration only."""
+
+    __slots__ = ("_site", "_started")
+
+    context: SpanContext | None = None
+    """The context of its span, for links; None without one."""
+
+    def __init__(self, site: Site, started: int | None = None) -> None:
+        self._site = site
+        self._started = _now() if started is None else started
+
+    def enter(self) -> object:
+        """Make the execution's span the current one; give the result to :meth:`leave`."""
+        return None
+
+    def leave(self, token: object) -> None:
+        """Make the span current no longer."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Set an attribute that only the execution itself could tell."""
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Record how long the execution took and how it ended; call it while the span is current."""
+        duration = _now() - self._started
+        if error is None:
+            series = self._site.series
+        else:
+            series = self._series_of(error)
+            self._blame(error)
+        series.add(duration)
+        if len(series.pending) > FOLD_AT:
+            series.fold()
+
+    def end_apart(self, error: BaseException | None) -> None:
+        """End the observation from where its span is not current."""
+        token = self.enter()
+        try:
+            self.end(error)
+        finally:
+            self.leave(token)
+
+    def _series_of(self, error: BaseException) -> Series:
+        return self._site.series if result_of(error) == "cancellation" else self._site.failed(error_type(error))
+
+    def _blame(self, error: BaseException, trace_id: str = "") -> bool:
+        """Mark an error with the node that raised it; tell whether this is that node."""
+        site = self._site
+        if not site.label or not isinstance(error, Exception):
+            return False
+        marks = getattr(error, "__dict__", None)
+        if marks is None or marks.get(_MARK) == trace_id:
+            return False
+        first = _MARK not in marks
+        marks[_MARK] = trace_id
+        if first:
+            error.add_note(f"aetherflow: raised by {site.label}" + (f", trace {trace_id}" if trace_id else ""))
+        return True
+
+
+_MARK: Final = "__aetherflow_trace__"
+
+
+class _SpanObservation(Observation):
+    """One execution under way with a span of the application's provider, through the public API alone."""
+
+    __slots__ = ("_current", "_record", "_span", "context")
+
+    def __init__(self, site: Site, span: Span, parent: Context, record: _Record | None) -> None:
+        self._span = span
+        self._record = record
+        self._current = set_span_in_context(span, parent)
+        self.context = span.get_span_context()
+        super().__init__(site)
+
+    def enter(self) -> object:
+        return attach(self._current)
+
+    def leave(self, token: object) -> None:
+        detach(token)  # type: ignore[arg-type]  # what enter() gave: the API types it as a Token
+
+    def set(self, key: str, value: Any) -> None:
+        self._span.set_attribute(key, value)
+
+    def end(self, error: BaseException | None = None) -> None:
+        duration = _now() - self._started
+        series = self._site.series if error is None else self._series_of(error)
+        series.add(duration)
+        if len(series.pending) > FOLD_AT:
+            series.fold()
+        try:
+            if self._record is not None:
+                self._record(series, duration, self._current)
+            if error is not None:
+                self._fail(error)
+            self._span.end()
+        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+            shield.caught(failure, "ending a span")
+
+    def _fail(self, error: BaseException) -> None:
+        span, site = self._span, self._site
+        result = result_of(error)
+        span.set_attribute(names.NODE_RESULT if site.is_node else names.RUN_RESULT, result)
+        context = span.get_span_context()
+        raised_here = self._blame(error, f"{context.trace_id:032x}")
+        if result == "cancellation":
+            return
+        span.set_attribute(names.ERROR_TYPE, error_type(error))
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        if raised_here:
+            span.record_exception(error)
+
+
+_Record = Callable[[Series, int, Context], None]
+
+
+class Observer(Protocol):
+    """What stands between the engine and telemetry."""
+
+    tracing: bool
+    """Whether executions have spans."""
+    recording: bool
+    """Whether an application's own instruments record executions."""
+
+    def begin(
+        self,
+        site: Site,
+        extra: Mapping[str, Any] | None = None,
+        links: Sequence[SpanContext] = (),
+        parent: Context | None = None,
+    ) -> Observation:
+        """Start observing an execution.
+
+        Args:
+            site: Where it happens.
+            extra: Attributes of this execution alone.
+            links: Spans that it follows from.
+            parent: The context it happens in; None for the current one.
+        """
+        ...
+
+
+class MeteringObserver:
+    """No tracer is set: durations are kept, nothing of the tracing API is called."""
+
+    tracing = False
+    recording = False
+
+    def begin(
+        self,
+        site: Site,
+        extra: Mapping[str, Any] | None = None,
+        links: Sequence[SpanContext] = (),
+        parent: Context | None = None,
+    ) -> Observation:
+        return Observation(site)
+
+
+class ApiObserver:
+    """Spans through the public API of whatever provider is set, and ``record()`` on its histograms."""
+
+    def __init__(self, tracer: trace.Tracer | None, meter: metrics.Meter | None) -> None:
+        self.tracing = tracer is not None
+        self.recording = meter is not None
+        self._tracer = tracer or trace.NoOpTracer()
+        self._record: _Record | None = None
+        if meter is not None:
+            histograms = {
+                metric.name: meter.create_histogram(
+                    metric.name,
+                    metric.unit,
+                    metric.description,
+                    explicit_bucket_boundaries_advisory=names.DURATION_BOUNDARIES,
+                )
+                for metric in (names.NODE_DURATION, names.RUN_DURATION, names.OPERATION_DURATION)
+            }
+
+            def record(series: Series, duration: int, context: Context) -> None:
+                histograms[series.definition.name].record(duration / 1e9, series.attributes, context)
+
+            self._record = record
+
+    def begin(
+        self,
+        site: Site,
+        extra: Mapping[str, Any] | None = None,
+        links: Sequence[SpanContext] = (),
+        parent: Context | None = None,
+    ) -> Observation:
+        try:
+            attributes = {**site.attributes, **thread_attributes()} if site.is_node else dict(site.attributes)
+            if extra:
+                attributes.update(extra)
+            if parent is None:
+                parent = get_current()
+            if len(links) > names.MAX_LINKS:
+                attributes[names.LINK_DROPPED_COUNT] = len(links) - names.MAX_LINKS
+            span = self._tracer.start_span(
+                site.span_name, parent, SpanKind.INTERNAL, attributes, [Link(link) for link in links[: names.MAX_LINKS]]
+            )
+            return _SpanObservation(site, span, parent, self._record)
+        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+            shield.caught(failure, "starting a span")
+            return Observation(site)
+
+
+class _Selection:
+    """The observer in use and the providers it was chosen for."""
+
+    __slots__ = ("meter_provider", "observer", "told", "tracer_provider")
+
+    def __init__(self) -> None:
+        self.tracer_provider: object = None
+        self.meter_provider: object = None
+        self.told: object = None
+        self.observer: Observer = MeteringObserver()
+
+
+_selection = _Selection()
+
+
+def current_observer() -> Observer:
+    """Return the observer for the providers that are set now; costs three identity checks unless they changed."""
+    selection = _selection
+    if (
+        trace._TRACER_PROVIDER is selection.tracer_provider
+        and metrics_internal._METER_PROVIDER is selection.meter_provider
+        and active.providers is selection.told
+    ):
+        return selection.observer
+    return _choose()
+
+
+def _choose() -> Observer:
+    global _selection
+    if OTEL_PYTHON_TRACER_PROVIDER in os.environ:
+        trace.get_tracer_provider()  # loads the named provider, as the API promises
+    if OTEL_PYTHON_METER_PROVIDER in os.environ:
+        metrics.get_meter_provider()
+    chosen = _Selection()
+    chosen.told = told = active.providers
+    chosen.tracer_provider = tracer_provider = trace._TRACER_PROVIDER
+    chosen.meter_provider = meter_provider = metrics_internal._METER_PROVIDER
+    if told is not None:
+        tracer_provider = told.tracer_provider or tracer_provider
+        meter_provider = told.meter_provider or meter_provider
+    tracer = meter = None
+    if tracer_provider is not None and not isinstance(tracer_provider, trace.NoOpTracerProvider):
+        tracer = tracer_provider.get_tracer(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL)
+    if meter_provider is not None and not isinstance(meter_provider, metrics.NoOpMeterProvider):
+        meter = meter_provider.get_meter(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL)
+    if tracer is not None or meter is not None:
+        chosen.observer = ApiObserver(tracer, meter)
+    _selection = chosen
+    return chosen.observer

@@ -11,17 +11,18 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from aetherflow.telemetry.conventions import MetricDefinition
 
-__all__ = ["FOLD_AT", "SCALE", "Registry", "Series", "Snapshot", "registry"]
+__all__ = ["FOLD_AT", "SCALE", "Registry", "Series", "Totals", "View", "bucket_of", "registry"]
 
 SCALE: Final = 4
-"""Buckets grow by 2^(2^-4): a quantile read as a bucket's middle is at most 2.2 % off."""
+"""Buckets grow by 2^(2^-4), 4.4 %: a quantile read as a bucket's middle is at most 2.2 % off."""
 
 FOLD_AT: Final = 8192
 """Pending values that make the recording thread fold, so that memory stays bounded when nobody reads."""
@@ -43,16 +44,61 @@ def bucket_of(nanoseconds: int) -> int:
     return math.ceil(math.log2(nanoseconds) * _PER_OCTAVE - _NANO_SHIFT) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What one series has added up to. Times are in nanoseconds; ``minimum`` is infinite where nothing was recorded."""
+@dataclass(slots=True)
+class Totals:
+    """What durations add up to. Times are in nanoseconds; ``minimum`` is infinite where nothing was recorded."""
 
     count: int = 0
     total: int = 0
     minimum: float = math.inf
     maximum: int = 0
     zeros: int = 0
-    buckets: Mapping[int, int] = field(default_factory=dict)
+    buckets: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> Totals:
+        """Return what some durations add up to; ``values`` is not empty."""
+        distinct = Counter(values)  # short executions repeat few values: far fewer logarithms than values
+        zeros = distinct.pop(0, 0)
+        buckets: dict[int, int] = {}
+        for value, times in distinct.items():
+            index = bucket_of(value)
+            buckets[index] = buckets.get(index, 0) + times
+        return cls(len(values), sum(values), min(values), max(values), zeros, buckets)
+
+    def add(self, other: Totals) -> None:
+        """Add other totals to these."""
+        self.count += other.count
+        self.total += other.total
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self.zeros += other.zeros
+        buckets = self.buckets
+        for index, times in other.buckets.items():
+            buckets[index] = buckets.get(index, 0) + times
+
+    def copy(self) -> Totals:
+        """Return a copy that does not change with these."""
+        return Totals(self.count, self.total, self.minimum, self.maximum, self.zeros, dict(self.buckets))
+
+    def quantile(self, share: float) -> float:
+        """Return the duration, in seconds, that a share of all does not exceed; at most 2.2 % off.
+
+        Args:
+            share: From 0 to 1.
+        """
+        if not self.count:
+            return math.nan
+        needed = max(share * self.count, 1)
+        seen = self.zeros
+        if seen >= needed:
+            return 0.0
+        low, high = self.minimum / 1e9, self.maximum / 1e9
+        for index in sorted(self.buckets):
+            seen += self.buckets[index]
+            if seen >= needed:
+                return min(max(2.0 ** ((index + 0.5) / _PER_OCTAVE), low), high)
+        return high
 
 
 class Series:
@@ -61,23 +107,20 @@ class Series:
     ``add(nanoseconds)`` records one value; it is ``list.append`` itself.
     """
 
-    __slots__ = ("_buckets", "_count", "_lock", "_max", "_min", "_total", "_zeros", "add", "attributes", "definition")
-    __slots__ += ("pending", "started")
+    __slots__ = ("_lock", "_totals", "_views", "add", "attributes", "definition", "pending", "started")
     add: Callable[[int], None]
 
-    def __init__(self, definition: MetricDefinition, attributes: Mapping[str, str]) -> None:
+    def __init__(
+        self, definition: MetricDefinition, attributes: Mapping[str, str], views: weakref.WeakSet[View]
+    ) -> None:
         self.definition = definition
         self.attributes = dict(attributes)
         self.pending: list[int] = []
         self.add = self.pending.append
-        self._lock = threading.Lock()
-        self._clear()
-
-    def _clear(self) -> None:
         self.started = time.time_ns()
-        self._count = self._total = self._max = self._zeros = 0
-        self._min = math.inf
-        self._buckets: dict[int, int] = {}
+        self._views = views
+        self._lock = threading.RLock()
+        self._totals = Totals()
 
     def fold(self) -> None:
         """Add the pending values up. Safe from any thread, while others record."""
@@ -88,29 +131,45 @@ class Series:
                 return
             values = pending[:count]
             del pending[:count]
-            distinct = Counter(values)  # short executions repeat few values: far fewer logarithms than values
-            zeros = distinct.pop(0, 0)
-            buckets = self._buckets
-            for value, times in distinct.items():
-                index = bucket_of(value)
-                buckets[index] = buckets.get(index, 0) + times
-            self._zeros += zeros
-            self._count += count
-            self._total += sum(values)
-            self._min = min(self._min, min(values))
-            self._max = max(self._max, max(values))
+            new = Totals.of(values)
+            self._totals.add(new)
+            for view in tuple(self._views):
+                view.add(self, new)
 
-    def snapshot(self) -> Snapshot:
-        """Return everything recorded so far."""
-        self.fold()
+    def totals(self) -> Totals:
+        """Return what everything recorded so far adds up to."""
         with self._lock:
-            return Snapshot(self._count, self._total, self._min, self._max, self._zeros, dict(self._buckets))
+            self.fold()
+            return self._totals.copy()
 
     def after_fork(self) -> None:
         """Forget what the parent process measured: it reports that itself."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.pending.clear()
-        self._clear()
+        self.started = time.time_ns()
+        self._totals = Totals()
+
+
+class View:
+    """What was recorded since the view was opened; series by series."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals: dict[Series, Totals] = {}
+
+    def add(self, series: Series, new: Totals) -> None:
+        """Take in what a series has folded."""
+        with self._lock:
+            mine = self._totals.get(series)
+            if mine is None:
+                self._totals[series] = new.copy()
+            else:
+                mine.add(new)
+
+    def totals(self) -> dict[Series, Totals]:
+        """Return a copy of what was folded so far."""
+        with self._lock:
+            return {series: totals.copy() for series, totals in self._totals.items()}
 
 
 class Registry:
@@ -118,6 +177,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, frozenset[tuple[str, str]]], Series] = {}
+        self._views: weakref.WeakSet[View] = weakref.WeakSet()
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -133,13 +193,25 @@ class Registry:
         found = self._series.get(key)
         if found is None:
             with self._lock:
-                found = self._series.setdefault(key, Series(definition, attributes))
+                found = self._series.setdefault(key, Series(definition, attributes, self._views))
         return found
 
     def all(self) -> list[Series]:
         """Return every series, in order of creation."""
         with self._lock:
             return list(self._series.values())
+
+    def fold(self) -> None:
+        """Add up what every series has pending."""
+        for series in self.all():
+            series.fold()
+
+    def open_view(self) -> View:
+        """Return a view of what is recorded from now on; it is fed as long as it is referenced."""
+        self.fold()
+        view = View()
+        self._views.add(view)
+        return view
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()

@@ -266,6 +266,14 @@ class _SpanObservation(Observation):
 _Record = Callable[[Series, int, Context], None]
 
 
+def record_operation(observation: Observation, error: BaseException | None) -> None:
+    """End the observation of an operation that has no span of its own."""
+    observation.end(error)
+    observer = current_observer()
+    if observer.recording:
+        observer.record(observation, error)
+
+
 class Observer(Protocol):
     """What stands between the engine and telemetry."""
 

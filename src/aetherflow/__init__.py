@@ -1,0 +1,44 @@
+"""AetherFlow: functions become nodes, nodes compose into flows, and every execution is a span and a metric."""
+
+from aetherflow.config import PerformanceConfig, perf_config
+from aetherflow.engine.walk import Failure
+from aetherflow.errors import (
+    AetherFlowError,
+    BranchError,
+    CompositionError,
+    ConfigurationError,
+    MissingInputError,
+    NodeTimeoutError,
+    NotAStreamError,
+    SplitError,
+)
+from aetherflow.flow.node import FlowRun, Node, node
+from aetherflow.flow.policies import RetryPolicy
+from aetherflow.resources.context import BaseFlowContext
+from aetherflow.resources.pooling import ObjectPool
+from aetherflow.telemetry.instruments import PerformanceMonitor, perf_monitor
+from aetherflow.telemetry.setup import Telemetry, configure
+
+__all__ = [
+    "AetherFlowError",
+    "BaseFlowContext",
+    "BranchError",
+    "CompositionError",
+    "ConfigurationError",
+    "Failure",
+    "FlowRun",
+    "MissingInputError",
+    "Node",
+    "NodeTimeoutError",
+    "NotAStreamError",
+    "ObjectPool",
+    "PerformanceConfig",
+    "PerformanceMonitor",
+    "RetryPolicy",
+    "SplitError",
+    "Telemetry",
+    "configure",
+    "node",
+    "perf_config",
+    "perf_monitor",
+]

@@ -43,6 +43,7 @@ class HelperThread:
             self._tasks.put((future, task))
         else:
             future.cancel()
+            future.set_running_or_notify_cancel()  # else a waiter does not count it as done
         return future
 
     def stop(self) -> None:

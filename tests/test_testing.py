@@ -8,13 +8,23 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from aetherflow import testing
+from aetherflow import node, testing
 from aetherflow.telemetry import active
 from aetherflow.testing import CapturedTelemetry, DeterministicIdGenerator, FakeClock, capture_telemetry
 
 __all__ = ["capture_telemetry"]  # a fixture is used by being here
 
 pytest_plugins = ("pytester",)
+
+
+@node
+def load(n):
+    return list(range(n))
+
+
+@node
+def total(load):
+    return sum(load)
 
 
 def tracer_of(captured: CapturedTelemetry) -> trace.Tracer:
@@ -27,6 +37,17 @@ def test_the_fixture_tells_aetherflow_alone(capture_telemetry):
     assert told.tracer_provider is capture_telemetry.tracer_provider
     assert told.meter_provider is capture_telemetry.meter_provider
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def test_a_flow_is_captured_whole(capture_telemetry):
+    """The spans of a run and the durations of its nodes are there to look at, and nothing needs to be flushed."""
+    flow = (load >> total).named("etl")
+    done = flow.execute({"n": 4})
+    (root,) = capture_telemetry.tree()
+    assert str(root) == "run etl\n  load\n  total"
+    assert f"{root.span.context.trace_id:032x}" == done.trace_id
+    (point,) = capture_telemetry.points("aetherflow.node.duration", {"aetherflow.node.name": "total"})
+    assert point.count == 1
 
 
 def test_captures_nest_and_end():

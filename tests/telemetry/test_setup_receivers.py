@@ -6,7 +6,31 @@ import pytest
 from opentelemetry import metrics, trace
 from tests.support.receivers import HttpReceiver, Rotel
 
+from aetherflow import node
 from aetherflow.telemetry.setup import configure
+
+
+@node
+def numbers(n):
+    return list(range(n))
+
+
+@node
+def lowest(numbers):
+    return min(numbers)
+
+
+@node
+def highest(numbers):
+    return max(numbers)
+
+
+@node
+def report(parallel_results):
+    return dict(parallel_results)
+
+
+EXTREMES = numbers.fan_out_in([lowest, highest], report).named("extremes")
 
 
 @pytest.fixture
@@ -38,6 +62,28 @@ def test_a_trace_arrives_whole(monkeypatch, rotel, protocol):
     assert child.attributes == attributes
     assert received.trace_id == f"{parent.get_span_context().trace_id:032x}"
     assert received.span_id == f"{parent.get_span_context().span_id:016x}"
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_the_trace_of_a_flow_arrives_whole(monkeypatch, rotel, protocol):
+    """A run over threads is one trace at the receiver: every span below its run, under the ids that the run told."""
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", rotel.grpc_endpoint if protocol == "grpc" else rotel.http_endpoint
+    )
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    with configure("shop"):
+        done = EXTREMES.execute({"n": 4})
+    spans = rotel.wait_for_spans(5)
+    (run,) = [span for span in spans if span.name == "run extremes"]
+    assert sorted(span.name for span in spans if span.parent_id == run.span_id) == [
+        "highest",
+        "lowest",
+        "numbers",
+        "report",
+    ]
+    assert {span.trace_id for span in spans} == {done.trace_id}
+    assert run.attributes["aetherflow.run.id"] == done.run_id
 
 
 def test_metrics_arrive_as_exponential_histograms(monkeypatch):

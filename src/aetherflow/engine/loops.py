@@ -49,13 +49,19 @@ def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: A
     """
     depth = _depth.get()
 
-    async def descend() -> T:
+    async def descend() -> tuple[T | None, BaseException | None]:
         _depth.set(depth + 1)
-        return await function(*arguments)
+        try:
+            return await function(*arguments), None
+        except (SystemExit, KeyboardInterrupt, StopIteration) as error:
+            return None, error  # raised in a task, these would end the loop or be refused by it
 
     future = asyncio.run_coroutine_threadsafe(descend(), _loop(depth))
     try:
-        return future.result()
+        value, error = future.result()
     except BaseException:
         future.cancel()
         raise
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # None only beside an error

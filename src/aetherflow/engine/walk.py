@@ -197,16 +197,27 @@ async def off_loop(function: Callable[..., T], *arguments: Any) -> T:
 
     A cancellation takes a call back that no thread has begun; one that runs cannot be stopped and is waited for.
     """
-    future: Future[T] = pool.default_pool().call(copy_context().run, function, *arguments)
+    future = pool.default_pool().call(copy_context().run, _outcome_of, function, arguments)
     waiting = asyncio.wrap_future(future)
     try:
-        return await asyncio.shield(waiting)
+        outcome = await asyncio.shield(waiting)
     except asyncio.CancelledError:
         if not future.cancel():
             await asyncio.wait([waiting])
-            if not waiting.cancelled():
-                waiting.exception()  # taken note of: the cancellation is what the caller hears
         raise
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[no-any-return]  # the function's own
+
+
+def _outcome_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+    """Call a function and keep what it raises: an asyncio future would refuse a StopIteration, and never be done."""
+    outcome = Outcome()
+    try:
+        outcome.value = function(*arguments)
+    except BaseException as error:  # noqa: BLE001  # raised where it is awaited
+        outcome.error = error
+    return outcome
 
 
 async def walk(op: Op, slots: Slots, driver: Driver) -> None:

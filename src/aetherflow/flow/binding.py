@@ -22,7 +22,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from aetherflow.engine.plan import UNSET, Slots
-from aetherflow.errors import MissingInputError
+from aetherflow.errors import ConfigurationError, MissingInputError
 
 __all__ = ["Binding", "Candidate", "bind"]
 
@@ -43,7 +43,8 @@ class Open:
         node: The node's name, for errors.
         outputs: Slots of earlier outputs of a name, the latest first.
         given: The slot of a run input, None where there is none of that name.
-        provider: The slot of the provider that a parameter asks for, or None.
+        provider: The slot of the provider that a parameter asks for, or None; asked only where it would be used, since
+            what is asked for is made ready before a run.
         previous: Slots of the output before, for rule 4.
         whole: The slot of the whole input mapping in a first node, for rule 6.
         forced: What the first positional parameter takes before any rule but the third.
@@ -107,14 +108,15 @@ def bind(call: Callable[..., Any], parameters: Sequence[inspect.Parameter], sour
 
 
 def _bind_one(parameter: inspect.Parameter, is_first: bool, sources: Open, binding: Binding) -> _Bound:
-    injected = sources.provider(parameter)
     candidates = list(sources.outputs(parameter.name))
     given = sources.given(parameter.name)
     if given is not None:
         candidates.append(Candidate(given))
     certain = any(candidate.certain for candidate in candidates)
-    if injected is not None and not certain:
+    injected = None if certain else _provider(parameter, sources)
+    if injected is not None:
         binding.providers.append((parameter.name, injected))
+        binding.slots.extend(candidate.slot for candidate in candidates)
         return _Bound(parameter, _injecting(candidates, injected), None, False)
     if is_first:
         candidates = [*sources.forced, *candidates, *sources.previous]
@@ -138,6 +140,13 @@ def _bind_one(parameter: inspect.Parameter, is_first: bool, sources: Open, bindi
     if not candidates:
         return _Bound(parameter, fallback, None, True)
     return _Bound(parameter, _first_set([c.slot for c in candidates], fallback), None, False)
+
+
+def _provider(parameter: inspect.Parameter, sources: Open) -> int | None:
+    try:
+        return sources.provider(parameter)
+    except ConfigurationError as error:
+        raise MissingInputError(sources.flow, sources.node, parameter.name, sources.available(), str(error)) from error
 
 
 def _injecting(candidates: Sequence[Candidate], provider: int) -> Getter:
@@ -165,7 +174,9 @@ def _missing(error: MissingInputError) -> Getter:
     return missing
 
 
-def _invoker(call: Callable[..., Any], positional: Sequence[_Bound], keyword: Sequence[_Bound]) -> Callable[[Slots], Any]:
+def _invoker(
+    call: Callable[..., Any], positional: Sequence[_Bound], keyword: Sequence[_Bound]
+) -> Callable[[Slots], Any]:
     """Return the shortest closure that calls a function with arguments out of the slots."""
     slots_of = [b.slot for b in positional]
     if not keyword and None not in slots_of:

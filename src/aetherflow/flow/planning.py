@@ -219,10 +219,7 @@ class _Planner:
         if marker is not None:
             key = str(marker)
             if context is None:
-                raise ConfigurationError(
-                    f"parameter {parameter.name!r} is injected by {marker}, but flow {self._root!r} was run without a "
-                    f"context; run it with context=…"
-                )
+                raise ConfigurationError(f"{marker} needs a context; run the flow with context=…")
             get = resolve_marker(marker, context_class(context))
         elif context is not None and parameter.name in provider_names(context):
             key = name = parameter.name

@@ -11,17 +11,56 @@ import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from aetherflow.config import perf_config
 
-__all__ = ["Outcome", "ThreadPool", "default_pool", "side_by_side"]
+__all__ = ["Outcome", "PoolFuture", "ThreadPool", "Ticket", "default_pool", "side_by_side"]
 
 IDLE_SECONDS: Final = 60.0
 """A thread without work for this long ends; thread-local objects live until then."""
+
+MIN_SWEEP: Final = 64
+"""So many tickets may be withdrawn before the queue is looked through for them."""
+
+
+class Ticket:
+    """Work that waits for a thread; without work once a thread has begun it, or it was withdrawn.
+
+    ``is_sure`` tells whether a thread was free for it, or started for it, when it was submitted.
+    """
+
+    __slots__ = ("is_sure", "work")
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.work: Callable[[], object] | None = work
+        self.is_sure = True
+
+    def use(self) -> None:
+        """Run the work; nothing of it is held on to, so that a waiting thread keeps no result alive."""
+        work, self.work = self.work, None
+        if work is not None:
+            work()
+
+
+class PoolFuture(Future[Any]):
+    """The future of a call on a pool; once cancelled it keeps nothing of the call alive."""
+
+    ticket: Ticket
+
+    def __init__(self, pool: ThreadPool) -> None:
+        super().__init__()
+        self._pool = pool
+
+    def cancel(self) -> bool:
+        """Take the call back, unless a thread has begun it; tell whether it is taken back."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._pool.withdraw((self.ticket,))
+        return cancelled
 
 
 class ThreadPool:
@@ -42,29 +81,58 @@ class ThreadPool:
             os.register_at_fork(after_in_child=self._reset)  # the parent's threads are not in the child
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        # Reentrant, for what the garbage collector may run in between: a stream's end can start a fan-out.
+        self._lock = threading.RLock()
+        self._queue: SimpleQueue[Ticket] = SimpleQueue()
         self._threads = 0
         self._idle = 0
         self._named = 0
+        self._withdrawn = 0
 
-    def submit(self, work: Callable[[], object]) -> None:
-        """Have a thread run ``work``, which must not raise."""
-        self._queue.put(work)
+    def submit(self, work: Callable[[], object]) -> Ticket:
+        """Have a thread run ``work``, which must not raise; return the ticket to withdraw it with."""
+        ticket = Ticket(work)
         with self._lock:
+            self._queue.put(ticket)
             if self._idle:
                 self._idle -= 1  # that thread is spoken for, whichever takes the work
-                return
+                return ticket
             if self._threads >= self.size:
-                return
+                ticket.is_sure = False
+                return ticket
             self._threads += 1
             self._named += 1
             name = f"{self.name}-{self._named}"
         threading.Thread(target=self._work, name=name, daemon=True).start()
+        return ticket
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def withdraw(self, tickets: Iterable[Ticket]) -> None:
+        """Take work back that no thread has begun, so that it keeps nothing alive while it waits for a full pool."""
+        count = 0
+        for ticket in tickets:
+            if ticket.work is not None:
+                ticket.work = None
+                count += 1
+        if not count:
+            return
+        with self._lock:
+            self._withdrawn += count
+            if self._withdrawn > max(MIN_SWEEP, self._queue.qsize() // 2):
+                self._withdrawn = 0
+                self._sweep()
+
+    def _sweep(self) -> None:
+        for _ in range(self._queue.qsize()):
+            try:
+                ticket = self._queue.get_nowait()
+            except Empty:  # threads take tickets meanwhile
+                return
+            if ticket.work is not None:
+                self._queue.put(ticket)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> PoolFuture:
         """Have a thread call a function; return the future of its result."""
-        future: Future[Any] = Future()
+        future = PoolFuture(self)
 
         def work() -> None:
             if not future.set_running_or_notify_cancel():
@@ -76,25 +144,26 @@ class ThreadPool:
             else:
                 future.set_result(result)
 
-        self.submit(work)
+        future.ticket = self.submit(work)
         return future
 
     def _work(self) -> None:
-        queue = self._queue
+        while (ticket := self._take()) is not None:
+            ticket.use()
+
+    def _take(self) -> Ticket | None:
+        """Return the next ticket, or None where the thread is to end."""
         while True:
-            try:
-                work = queue.get_nowait()
-            except Empty:
-                with self._lock:
-                    self._idle += 1
+            with self._lock:
                 try:
-                    work = queue.get(timeout=IDLE_SECONDS)
-                except Empty:
-                    if self._retire():
-                        return
-                    continue
-            work()
-            del work  # a waiting thread must not keep the last result alive
+                    return self._queue.get_nowait()
+                except Empty:  # known under the lock: nothing can be put between looking and being counted as idle
+                    self._idle += 1
+            try:
+                return self._queue.get(timeout=IDLE_SECONDS)
+            except Empty:
+                if self._retire():
+                    return None
 
     def _retire(self) -> bool:
         with self._lock:
@@ -211,16 +280,17 @@ def side_by_side(
         return []
     batch = _Batch(work, stop_on_error)
     company = min(len(work), limit or len(work)) - 1
+    tickets: list[Ticket] = []
     if company > 0:
         pool = pool or default_pool()
-        for _ in range(min(company, pool.size)):
-            pool.submit(batch.help)
+        tickets = [pool.submit(batch.help) for _ in range(min(company, pool.size))]
     try:
         batch.help()
         batch.wait()
     except BaseException:  # Ctrl-C while waiting: what runs goes on, nothing more begins
         batch.cancel()
         raise
+    finally:
+        if pool is not None:
+            pool.withdraw(tickets)
     return batch.outcomes
-
-

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, wait
+from contextlib import closing
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-from aetherflow.engine.pool import ThreadPool, default_pool
+from aetherflow.engine.pool import PoolFuture, ThreadPool, default_pool
 from aetherflow.errors import ConfigurationError
 
 __all__ = ["run_many"]
@@ -32,21 +32,20 @@ def run_many(
         ordered: Whether outputs come in the order of the inputs.
         progress: Whether to show a progress bar.
     """
-    if max_workers is not None and (isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1):
-        raise ConfigurationError(f"run_many(max_workers={max_workers!r}): allowed is a whole number from 1, or None")
-    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
-        raise ConfigurationError(f"run_many({inputs!r}): allowed is an iterable of inputs")
+    workers: object = max_workers
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ConfigurationError(f"run_many(max_workers={workers!r}): allowed is a whole number from 1, or None")
+    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
+        raise ConfigurationError(
+            f"run_many({reprlib.repr(inputs)}): allowed is an iterable of inputs, such as a list of mappings"
+        )
     pool = default_pool()
     outputs = (_in_order if ordered else _as_ready)(run, inputs, max_workers or pool.size, pool)
     return _shown(outputs, name, len(inputs) if isinstance(inputs, Sized) else None) if progress else outputs
 
 
-def _submit(pool: ThreadPool, run: Run, item: Any) -> Future[Any]:
-    return pool.call(copy_context().run, run, item)
-
-
-def _in_order(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> Iterator[Any]:
-    window: deque[tuple[Future[Any], Any]] = deque()
+def _in_order(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> Generator[Any, None, None]:
+    window: deque[tuple[PoolFuture, Any]] = deque()
 
     def next_output() -> Any:
         future, item = window.popleft()
@@ -55,7 +54,7 @@ def _in_order(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
 
     try:
         for item in inputs:
-            window.append((_submit(pool, run, item), item))
+            window.append((pool.call(copy_context().run, run, item), item))
             if len(window) >= limit:
                 yield next_output()
         while window:
@@ -64,19 +63,20 @@ def _in_order(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
         _settle([future for future, _ in window])
 
 
-def _as_ready(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> Iterator[Any]:
+def _as_ready(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> Generator[Any, None, None]:
     ready: SimpleQueue[Future[Any]] = SimpleQueue()
-    flying: dict[Future[Any], Any] = {}
+    flying: dict[Future[Any], tuple[PoolFuture, Any]] = {}
 
     def next_output() -> Any:
-        if ready.empty():
-            for future, item in flying.items():
-                if future.cancel():  # not begun: as above
+        # As above, but only where none is on its way: while one runs here, others that get ready have to wait.
+        if ready.empty() and not any(future.running() for future in flying):
+            for future, item in flying.values():
+                if not future.ticket.is_sure and future.cancel():
                     del flying[future]
                     return copy_context().run(run, item)
-        future = ready.get()
-        del flying[future]
-        return future.result()
+        done = ready.get()
+        del flying[done]
+        return done.result()
 
     def land(future: Future[Any]) -> None:
         if not future.cancelled():
@@ -84,26 +84,36 @@ def _as_ready(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
 
     try:
         for item in inputs:
-            future = _submit(pool, run, item)
-            flying[future] = item
+            future = pool.call(copy_context().run, run, item)
+            flying[future] = (future, item)
             future.add_done_callback(land)
             if len(flying) >= limit:
                 yield next_output()
         while flying:
             yield next_output()
     finally:
-        _settle(list(flying))
+        _settle(flying)
 
 
-def _settle(futures: list[Future[Any]]) -> None:
+def _settle(futures: Iterable[Future[Any]]) -> None:
     """Begin no more runs and wait for those under way."""
     wait([future for future in futures if not future.cancel()])
 
 
-def _shown(outputs: Iterator[Any], name: str, total: int | None) -> Iterator[Any]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as bar:
+def _shown(outputs: Generator[Any, None, None], name: str, total: int | None) -> Iterator[Any]:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    # A console of its own, because one console cannot show two bars; on stderr, because stdout is for what is printed.
+    with closing(outputs), progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=total)
         for output in outputs:
-            yield output
             bar.advance(task)
+            yield output

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeGuard
 
 import anyio
-import anyio.to_thread
 import tenacity
 
 from aetherflow.engine.graph import Kind
+from aetherflow.engine.pool import Outcome
 from aetherflow.errors import ConfigurationError, NodeTimeoutError
 from aetherflow.telemetry.observer import executing_here, retried
 
@@ -32,7 +34,7 @@ class RetryPolicy:
         wait_max: The most seconds between two attempts, jitter left out.
         wait_jitter: Up to so many random seconds are added to each wait.
         sleep: Waits in synchronous nodes; for tests.
-        async_sleep: Waits in asynchronous nodes; for tests.
+        async_sleep: Waits in asynchronous nodes, and in synchronous ones with a time limit; for tests.
 
     Raises:
         ConfigurationError: A value is not allowed.
@@ -47,24 +49,30 @@ class RetryPolicy:
     async_sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def __post_init__(self) -> None:
-        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        kinds: tuple[object, ...] = self.on if isinstance(self.on, tuple) else (self.on,)
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise ConfigurationError(f"RetryPolicy(on={self.on!r}): allowed is an exception class or a tuple of them")
-        if not isinstance(self.attempts, int) or self.attempts < 1:
-            raise ConfigurationError(f"RetryPolicy(attempts={self.attempts!r}): allowed is a whole number from 1")
+        attempts: object = self.attempts
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ConfigurationError(f"RetryPolicy(attempts={attempts!r}): allowed is a whole number from 1")
         for name in ("wait_initial", "wait_max", "wait_jitter"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not value >= 0:
+            value: object = getattr(self, name)
+            if not _is_number(value) or not value >= 0:
                 raise ConfigurationError(f"RetryPolicy({name}={value!r}): allowed is a number of seconds from 0")
 
-    def _arguments(self, report: Callable[[tenacity.RetryCallState], None]) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
+        wait = tenacity.wait_exponential(self.wait_initial, self.wait_max) + tenacity.wait_random(0, self.wait_jitter)
         return {
             "stop": tenacity.stop_after_attempt(self.attempts),
-            "wait": tenacity.wait_exponential_jitter(self.wait_initial, self.wait_max, 2, self.wait_jitter),
+            "wait": wait,
             "retry": tenacity.retry_if_exception_type(self.on),
-            "before_sleep": report,
+            "before_sleep": _report,
             "reraise": True,
         }
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _report(state: tenacity.RetryCallState) -> None:
@@ -95,10 +103,11 @@ def with_policies(
         return function, kind
     if kind in (Kind.STREAM, Kind.ASYNC_STREAM):
         raise ConfigurationError(f"node {name!r} is a generator: retry= and timeout= are allowed on functions only")
-    if retry is not None and not isinstance(retry, RetryPolicy):
+    policy: object = retry
+    if policy is not None and not isinstance(policy, RetryPolicy):
         raise ConfigurationError(f"node {name!r}: retry={retry!r}; allowed is RetryPolicy(on=SomeError, …) or None")
     if timeout is not None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        if not _is_number(timeout) or not timeout > 0:
             raise ConfigurationError(f"node {name!r}: timeout={timeout!r}; allowed is a number of seconds above 0")
         limit = _limited if kind is Kind.ASYNC else _limited_on_thread
         function, kind = limit(name, function, float(timeout)), Kind.ASYNC
@@ -108,21 +117,21 @@ def with_policies(
 
 
 def _retrying(function: Callable[..., Any], policy: RetryPolicy) -> Callable[..., Any]:
-    retrying = tenacity.Retrying(sleep=policy.sleep, **policy._arguments(_report))
+    retrying = tenacity.Retrying(sleep=policy.sleep, **policy._arguments())
 
     @wraps(function)
     def attempt(*arguments: Any, **named: Any) -> Any:
-        return retrying.copy()(function, *arguments, **named)
+        return retrying.copy()(partial(function, *arguments, **named))
 
     return attempt
 
 
 def _retrying_async(function: Callable[..., Any], policy: RetryPolicy) -> Callable[..., Any]:
-    retrying = tenacity.AsyncRetrying(sleep=policy.async_sleep, **policy._arguments(_report))
+    retrying = tenacity.AsyncRetrying(sleep=policy.async_sleep, **policy._arguments())
 
     @wraps(function)
     async def attempt(*arguments: Any, **named: Any) -> Any:
-        return await retrying.copy()(function, *arguments, **named)
+        return await retrying.copy()(partial(function, *arguments, **named))
 
     return attempt
 
@@ -130,28 +139,43 @@ def _retrying_async(function: Callable[..., Any], policy: RetryPolicy) -> Callab
 def _limited(name: str, function: Callable[..., Any], timeout: float) -> Callable[..., Any]:
     @wraps(function)
     async def limited(*arguments: Any, **named: Any) -> Any:
-        with anyio.move_on_after(timeout) as scope:
+        with anyio.move_on_after(timeout):
             return await function(*arguments, **named)
-        if scope.cancelled_caught:
-            raise NodeTimeoutError(name, timeout)
+        raise NodeTimeoutError(name, timeout)
 
     return limited
 
 
 def _limited_on_thread(name: str, function: Callable[..., Any], timeout: float) -> Callable[..., Any]:
-    """Call a synchronous function on a thread of its own; one that is late is left to itself, its result unused.
-
-    No thread can be stopped from outside, so the caller is set free rather than the thread.
-    """
     @wraps(function)
     async def limited(*arguments: Any, **named: Any) -> Any:
-        call = partial(function, *arguments, **named)
-        context = contextvars.copy_context()
-        with anyio.move_on_after(timeout) as scope:
-            return await anyio.to_thread.run_sync(
-                context.run, executing_here, call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-            )
-        if scope.cancelled_caught:
-            raise NodeTimeoutError(name, timeout)
+        call = partial(copy_context().run, executing_here, partial(function, *arguments, **named))
+        with anyio.move_on_after(timeout):
+            outcome = await asyncio.wrap_future(_begun_apart(name, call))
+            if outcome.error is not None:
+                raise outcome.error
+            return outcome.value
+        raise NodeTimeoutError(name, timeout)
 
     return limited
+
+
+def _begun_apart(name: str, call: Callable[[], Any]) -> Future[Outcome]:
+    """Begin a call on a thread of its own; one that is late is left to itself, its result unused.
+
+    No thread can be stopped from outside, so the caller is set free rather than the thread. A daemon, it cannot keep
+    the process from leaving either.
+    """
+    future: Future[Outcome] = Future()
+    future.set_running_or_notify_cancel()  # from now on nobody can cancel it under the thread's hands
+
+    def work() -> None:
+        outcome = Outcome()
+        try:
+            outcome.value = call()
+        except BaseException as error:  # noqa: BLE001  # handed on to whoever waits
+            outcome.error = error
+        future.set_result(outcome)  # a value even then: asyncio's futures refuse some exceptions
+
+    threading.Thread(target=work, name=f"aetherflow-{name}", daemon=True).start()
+    return future

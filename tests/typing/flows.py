@@ -1,0 +1,90 @@
+"""Never run: what type checkers must see of a flow, taking what its first node takes, giving what its last gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, assert_type
+
+from aetherflow import BaseFlowContext, Node, node
+
+
+@node
+def parse(text: str) -> list[int]:
+    return [int(word) for word in text.split()]
+
+
+@node
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@node
+async def largest(numbers: list[int]) -> float:
+    return float(max(numbers))
+
+
+@node
+def report(parallel_results: Mapping[str, Any]) -> str:
+    return str(parallel_results)
+
+
+@node
+def digits(number: int) -> bytes:
+    return str(number).encode()
+
+
+class Context(BaseFlowContext):
+    pass
+
+
+# --- sequences ---------------------------------------------------------------------------------------------
+assert_type((parse >> total)("1 2"), int)
+assert_type(parse.then(total).run({"text": "1 2"}), int)
+assert_type((parse >> total >> digits).run("1 2", Context()), bytes)
+assert_type((parse >> total).run("1 2", Context), int)
+assert_type(parse.then(total).named("sum of words").execute("1 2").output, int)
+assert_type((parse >> largest).run("1 2"), float)
+assert_type((parse >> largest)("1 2"), float)
+assert_type((largest >> digits)([1, 2]), bytes)
+assert_type(parse.func("1"), list[int])
+takes_what_the_first_takes: Callable[[str], bytes] = parse >> total >> digits
+
+(parse >> total)(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+parse.then(len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+refused = parse >> len  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnknownVariableType]
+
+
+# --- side by side ------------------------------------------------------------------------------------------
+assert_type((parse >> [total, largest]).run("1 2"), dict[str, Any])
+assert_type(parse.fan_out_to([total, largest], max_workers=2, on_error="collect").run("1 2"), dict[str, Any])
+assert_type((parse >> [total, largest] >> report).run("1 2"), str)
+assert_type(parse.fan_out_to([digits] * 4, split=False).fan_in(report).run("1 2"), str)
+assert_type(parse.fan_out_in([total, largest], report)("1 2"), str)
+assert_type((parse >> [digits] * 4 >> report)("1 2"), str)
+parse.fan_out_to([total], on_error="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+parse.fan_out_to([len])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+parse.fan_out_to([total]).fan_in("report")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- elements, branches, loops -----------------------------------------------------------------------------
+assert_type(parse.map(digits, max_concurrency=2).run("1 2"), list[bytes])
+assert_type((parse >> total).repeat(3, until=bool)("1"), int)
+assert_type(parse.branch_on({"empty": report}, default=total).run("1 2"), Any)
+assert_type((parse >> [digits]).map(largest).run("1 2"), list[float])
+parse.map(str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+parse.repeat("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- many runs, and running aside --------------------------------------------------------------------------
+assert_type((parse >> total).run_many(["1 2", "3"], Context(), max_workers=2), Iterator[int])
+assert_type((parse >> largest).run_many([{"text": "1"}]), Iterator[float])
+
+
+async def drive() -> None:
+    assert_type(await (parse >> total).arun("1 2"), int)
+    assert_type(await (parse >> largest).arun("1 2"), float)
+    assert_type((await (parse >> total >> digits).aexecute("1")).output, bytes)
+
+
+nested: Node[[str], str] = (parse >> total).named("inner") >> report
+assert_type(nested.run("1"), str)

@@ -13,6 +13,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from opentelemetry import _logs, context, metrics, trace
 from opentelemetry.util._once import Once
 
+from aetherflow import config
 from aetherflow.telemetry import active, setup
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,8 @@ def _fresh_process(tmp_path: Path) -> Iterator[None]:
         if setup._state.current is not None:
             setup._state.current.shutdown()
         active.set_active(None)
+        # The default settings turn into ordinary ones once they are read; the next test reads its own.
+        object.__setattr__(config.perf_config, "__class__", config._ReadOnFirstUse)
 
 
 def _forget_providers(patch: pytest.MonkeyPatch) -> None:

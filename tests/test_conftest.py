@@ -10,6 +10,7 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
+from aetherflow.config import perf_config
 from aetherflow.telemetry.setup import configure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,8 @@ def test_starts_as_a_fresh_process(turn: str) -> None:
 
 
 @pytest.mark.parametrize("turn", ["first", "second"])
-def test_configuration_does_not_leak(turn: str) -> None:
+def test_configuration_does_not_leak(turn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test configures, the next may configure otherwise."""
+    monkeypatch.setenv("AETHER_CACHE_SIZE", str(len(turn)))
+    assert perf_config.cache_size == len(turn)
     assert configure(turn, "none").tracer_provider is trace.get_tracer_provider()

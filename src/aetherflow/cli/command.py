@@ -1,0 +1,94 @@
+"""What a command of the program is, and the arguments that several of them share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, get_args
+
+from rich.console import Console
+
+from aetherflow.errors import AetherFlowError
+from aetherflow.telemetry.destination import Exporter
+
+__all__ = ["Command", "Consoles", "ExitCode", "UsageError", "add_display_arguments", "add_export_arguments", "at_least"]
+
+
+class ExitCode(IntEnum):
+    """What the program tells the shell."""
+
+    FINE = 0
+    FAILED = 1
+    BAD_ARGUMENTS = 2
+    INTERRUPTED = 130
+    NO_READER = 141
+
+
+class UsageError(AetherFlowError):
+    """The command was given something it cannot work with; says what, and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consoles:
+    """Where a command prints: results to ``out``, progress and problems to ``err``."""
+
+    out: Console
+    err: Console
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: What the user types.
+        summary: One line, shown in the list of commands.
+        description: What it does, shown by its ``--help``.
+        add_arguments: Declares its arguments.
+        run: Does it, and gives the exit code; an `AetherFlowError` is told as a bad argument.
+        examples: Command lines, shown by its ``--help``.
+    """
+
+    name: str
+    summary: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Consoles], ExitCode]
+    examples: tuple[str, ...] = ()
+
+
+_EXPORTERS: Final = get_args(Exporter)
+
+
+def add_display_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command that shows a trace takes."""
+    parser.add_argument("--all", action="store_true", help="show every span, however many there are of one name")
+    parser.add_argument("--no-color", action="store_true", help="print without colours (NO_COLOR=1 does the same)")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command that runs a flow takes."""
+    parser.add_argument(
+        "--exporter",
+        choices=_EXPORTERS,
+        default="auto",
+        help="where spans and metrics go; auto, the default, takes what the OTEL_* variables name, else files "
+        "below .aetherflow/",
+    )
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Give an argument type: a whole number that is not too small."""
+
+    def whole_number(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum}")
+        return number
+
+    return whole_number

@@ -1,0 +1,93 @@
+"""``aetherflow``: finds the command that was asked for, runs it, and tells how it went as an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Final, NoReturn
+
+from aetherflow.cli import demo, run, trace
+from aetherflow.cli.command import Command, Consoles, ExitCode
+from aetherflow.cli.terminal import open_consoles
+from aetherflow.errors import AetherFlowError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: Final = (demo.COMMAND, run.COMMAND, trace.COMMAND)
+"""Every command, in the order in which the help lists them."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that tells what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitCode.BAD_ARGUMENTS, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        argv: The arguments; those of the process by default.
+
+    Returns:
+        An `ExitCode`.
+
+    Raises:
+        SystemExit: The arguments do not parse, or only help was asked for.
+    """
+    parser = _build_parser()
+    arguments = parser.parse_args(argv)
+    command: Command | None = arguments.command
+    if command is None:
+        parser.print_help()
+        return ExitCode.FINE
+    consoles = Consoles(*open_consoles(no_color=getattr(arguments, "no_color", False)))
+    try:
+        code = command.run(arguments, consoles)
+        sys.stdout.flush()
+    except AetherFlowError as error:
+        consoles.err.print(f"{parser.prog} {command.name}: {error}", markup=False, soft_wrap=True)
+        return ExitCode.BAD_ARGUMENTS
+    except KeyboardInterrupt:
+        consoles.err.print("interrupted", style="yellow")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more on its way out: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.NO_READER
+    return code
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="aetherflow",
+        description="Run flows and see their traces.",
+        epilog="'aetherflow COMMAND --help' tells what a command takes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"aetherflow {_version()}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=_Parser)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.description,
+            epilog="\n".join(("examples:", *(f"  {example}" for example in command.examples))),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(sub)
+        sub.set_defaults(command=command)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("aetherflow-otel")
+    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        return "(not installed)"

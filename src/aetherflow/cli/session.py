@@ -1,0 +1,141 @@
+"""Running a flow for someone who watches: its result or its exception, then its trace, then where the trace is."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from rich.text import Text
+
+from aetherflow.analysis.spans import Span, read_spans
+from aetherflow.analysis.traces import summarise_traces
+from aetherflow.cli.command import Consoles, ExitCode
+from aetherflow.cli.trace_view import TraceView
+from aetherflow.errors import ConfigurationError, MissingInputError
+from aetherflow.flow.node import FlowRun, Node
+from aetherflow.telemetry.handle import Telemetry
+from aetherflow.telemetry.setup import configure
+
+__all__ = ["print_exception", "run_watched"]
+
+_PACKAGE: Final = Path(__file__).parent.parent
+
+
+def run_watched(
+    flow: Node[..., Any],
+    inputs: dict[str, Any] | None,
+    context: Any,
+    *,
+    arguments: argparse.Namespace,
+    consoles: Consoles,
+    show: Callable[[Any], None],
+    watching: contextlib.AbstractContextManager[object] | None = None,
+) -> ExitCode:
+    """Run a flow once, and show how it went.
+
+    Args:
+        flow: What to run.
+        inputs: Its inputs by name.
+        context: What it is injected from.
+        arguments: Those of `add_export_arguments` and `add_display_arguments`, and ``quiet``.
+        consoles: Where to print.
+        show: Prints the output.
+        watching: Is entered while the flow runs, for example to show progress.
+
+    Returns:
+        Whether it ran, or failed with an exception of its own.
+
+    Raises:
+        MissingInputError: Nothing fills a parameter.
+        ConfigurationError: A setting has a value that is not allowed.
+    """
+    failure: Exception | None = None
+    done: FlowRun[Any] | None = None
+    with configure(exporter=arguments.exporter) as telemetry:
+        try:
+            with watching or contextlib.nullcontext():
+                done = flow.execute(inputs, context)
+            show(done.output)
+        except (MissingInputError, ConfigurationError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever a node raises is the user's to see
+            failure = error
+        telemetry.force_flush()
+        if failure is not None:
+            print_exception(failure, consoles)
+        if not arguments.quiet:
+            _show_trace(telemetry, done.trace_id if done else None, arguments, consoles)
+    return ExitCode.FINE if failure is None else ExitCode.FAILED
+
+
+def print_exception(error: BaseException, consoles: Consoles) -> None:
+    """Print an exception as Python does, without the frames of AetherFlow that say nothing of the user's code."""
+    told = traceback.TracebackException.from_exception(error)
+    for each in _chained(told):
+        own = [frame for frame in each.stack if not _is_ours(frame)]
+        each.stack[:] = own or each.stack[-1:]
+    consoles.err.print(Text("".join(told.format()).rstrip(), style="red"), soft_wrap=True)
+
+
+def _chained(told: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """Yield an exception and all that are printed with it: causes, contexts, members of groups."""
+    waiting: list[traceback.TracebackException | None] = [told]
+    while waiting:
+        each = waiting.pop()
+        if each is not None:
+            yield each
+            waiting += [each.__cause__, each.__context__, *(getattr(each, "exceptions", None) or ())]
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    file = Path(frame.filename)
+    return file.is_relative_to(_PACKAGE) and not file.name.startswith("demo_")
+
+
+def _show_trace(telemetry: Telemetry, trace_id: str | None, arguments: argparse.Namespace, consoles: Consoles) -> None:
+    """Print the trace where it was written to a file, and say where it is or went."""
+    out = consoles.out
+    if "file" not in telemetry.exporter:
+        out.print(Text(_where_it_went(telemetry, trace_id), style="dim"), soft_wrap=True)
+        return
+    spans = _spans(telemetry.path, trace_id)
+    if not spans or telemetry.path is None:
+        out.print(Text("no spans were recorded: OTEL_TRACES_SAMPLER may have left the run out", style="dim"))
+        return
+    out.print()
+    out.print(TraceView(spans, show_all=arguments.all))
+    out.print()
+    out.print(Text.assemble(("trace file ", "dim"), str(_short(telemetry.path))), soft_wrap=True)
+    out.print(Text.assemble(("see it again ", "dim"), "aetherflow trace"), soft_wrap=True)
+
+
+def _spans(file: Path | None, trace_id: str | None) -> list[Span]:
+    """Read the spans of the run; of one that failed, those of the newest trace."""
+    if file is None or not file.exists():
+        return []
+    if trace_id is None:
+        trace_id = summarise_traces(read_spans(file))[-1].trace_id
+    return [span for span in read_spans(file) if span.trace_id == trace_id]
+
+
+def _where_it_went(telemetry: Telemetry, trace_id: str | None) -> str:
+    name = f"trace {trace_id}" if trace_id else "the trace"
+    match telemetry.exporter:
+        case "none":
+            return "nothing was exported: --exporter none, OTEL_TRACES_EXPORTER=none or OTEL_SDK_DISABLED is set"
+        case "application":
+            return f"{name} went where the application's own TracerProvider sends it; there is no file to show"
+        case "console":
+            return f"{name} was printed by the console exporter; there is no file to show"
+        case _:
+            return f"{name} was sent to {telemetry.endpoint}; there is no local file to show"
+
+
+def _short(path: Path) -> Path:
+    """Write a path below the working directory relative to it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,127 @@
+"""``aetherflow trace``: show a trace that is in a file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from aetherflow.analysis.spans import read_spans
+from aetherflow.analysis.traces import TraceSummary, summarise_traces
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, add_display_arguments
+from aetherflow.cli.terminal import format_count, format_seconds, printable
+from aetherflow.cli.trace_view import TraceView
+from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, latest_file
+
+__all__ = ["COMMAND"]
+
+_LISTED: Final = 10
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="OTLP JSON lines or a JSON document, gzipped or not; or a folder, for the newest traces in it "
+        f"(default: {DEFAULT_DIRECTORY}/)",
+    )
+    parser.add_argument(
+        "--trace-id", metavar="PREFIX", help="the trace to show: its id, or the beginning of it (default: the newest)"
+    )
+    add_display_arguments(parser)
+
+
+def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
+    file = _file(arguments.file)
+
+    def tell_of_cut(path: Path, line: int) -> None:
+        consoles.err.print(
+            f"{path}, line {line}: is cut short, so it is left out", markup=False, style="yellow", soft_wrap=True
+        )
+
+    summaries = summarise_traces(read_spans(file, on_truncated=tell_of_cut))
+    if not summaries:
+        raise UsageError(f"{file} holds no spans; give a file of OTLP JSON traces")
+    if arguments.trace_id is None:
+        chosen = summaries[-1]
+        if len(summaries) > 1:
+            consoles.out.print(_listing(summaries))
+    else:
+        chosen = _by_prefix(summaries, arguments.trace_id.lower(), file)
+    # A second pass keeps only the spans of one trace in memory, however large the file is.
+    spans = [span for span in read_spans(file) if span.trace_id == chosen.trace_id]
+    consoles.out.print(TraceView(spans, show_all=arguments.all))
+    return ExitCode.FINE
+
+
+def _file(given: Path | None) -> Path:
+    """Give the file to read: the one that was named, or the newest in a folder."""
+    if given is not None and not given.is_dir():
+        return given
+    folder = given or Path(DEFAULT_DIRECTORY)
+    newest = latest_file("traces", folder)
+    if newest is None:
+        raise UsageError(f"there are no traces in {folder}/; run 'aetherflow demo' first, or name a file")
+    return newest
+
+
+def _by_prefix(summaries: Sequence[TraceSummary], prefix: str, file: Path) -> TraceSummary:
+    found = [summary for summary in summaries if summary.trace_id.startswith(prefix)]
+    if not found:
+        known = ", ".join(summary.trace_id for summary in summaries[: -_LISTED - 1 : -1])
+        raise UsageError(f"no trace in {file} has an id that begins with {prefix!r}; the newest are: {known}")
+    if len(found) > 1:
+        raise UsageError(f"{len(found):,} traces in {file} have ids that begin with {prefix!r}; give more of the id")
+    return found[0]
+
+
+def _listing(summaries: Sequence[TraceSummary]) -> Table:
+    """List the newest traces, the one that is shown below at the end."""
+    earlier = len(summaries) - _LISTED
+    title = format_count(len(summaries), "trace")
+    table = Table(
+        title=f"{title}, the newest {_LISTED} of them" if earlier > 0 else title,
+        caption="The last one is shown below; --trace-id shows another.",
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("trace", no_wrap=True)
+    table.add_column("started", no_wrap=True)
+    table.add_column("name", overflow="ellipsis", no_wrap=True)
+    for heading in ("time", "spans", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for summary in summaries[-_LISTED:]:
+        began = datetime.fromtimestamp(summary.start / 1e9, UTC).astimezone()
+        table.add_row(
+            summary.trace_id[:12],
+            f"{began:%Y-%m-%d %H:%M:%S}",
+            Text(printable(summary.name)),
+            format_seconds(summary.duration),
+            f"{summary.spans:,}",
+            Text(f"{summary.errors:,}" if summary.errors else "", style="red"),
+        )
+    return table
+
+
+COMMAND: Final = Command(
+    name="trace",
+    summary="show a trace that is in a file, as a waterfall",
+    description="Show a trace that is in an OTLP JSON file, as a waterfall.",
+    add_arguments=_add_arguments,
+    run=_run,
+    examples=(
+        "aetherflow trace",
+        "aetherflow trace .aetherflow/traces-20250101T120000.000000Z-42.jsonl",
+        "aetherflow trace export.json.gz --trace-id 4bf92f35 --all",
+    ),
+)

@@ -34,7 +34,7 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
     """
     observer = current_observer()
     if plan.linear:
-        if not observer.tracing and not observer.recording:
+        if observer.idle:
             return run_metered(plan, slots)
         return _Run(plan, slots, observer, info).linear()
     _resolve_context_local(plan, slots)

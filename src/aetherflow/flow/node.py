@@ -6,14 +6,14 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
-from aetherflow.engine.graph import Branch, Call, FanOut, Kind, Map, Repeat, Step, Sub, Task, chain, checked, is_parallel
-from aetherflow.engine.graph import tasks
-from aetherflow.errors import CompositionError, ConfigurationError
+from aetherflow.engine.graph import Branch, Call, FanOut, Map, Repeat, Step, Sub, chain, checked, is_parallel, tasks
+from aetherflow.errors import CompositionError
 from aetherflow.flow import drawing
+from aetherflow.flow.declaring import Executor, check_executor, make_task
 from aetherflow.flow.many import run_many
-from aetherflow.flow.policies import RetryPolicy, with_policies
+from aetherflow.flow.policies import RetryPolicy
 from aetherflow.flow.running import FlowRun, Runner
 from aetherflow.resources.context import AnyContext
 
@@ -23,10 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
-Self_ = TypeVar("Self_")
 OnError = Literal["raise", "collect"]
-Executor = Literal["thread", "process", "dask", "ray"]
-EXECUTORS: tuple[Executor, ...] = ("thread", "process", "dask", "ray")
 
 
 class Node(Generic[P, R]):
@@ -39,12 +36,13 @@ class Node(Generic[P, R]):
     """
 
     def __init__(self, step: Step, name: str, *, is_named: bool = False) -> None:
+        if isinstance(step, Call):
+            func = step.task.func  # an object's attributes are its own: only a function's are shown on the node
+            functools.update_wrapper(self, func, updated=("__dict__",) if inspect.isfunction(func) else ())
         self._step = step
         self._name = name
         self._is_named = is_named
         self._runner = Runner(name, step)
-        if isinstance(step, Call):
-            functools.update_wrapper(self, step.task.func)
 
     @property
     def name(self) -> str:
@@ -198,7 +196,7 @@ class Node(Generic[P, R]):
                 elements, None to look at the output.
         """
         collect = _is_collect(on_error)
-        _check_executor(executor)
+        check_executor(executor)
         _check_count("max_workers", max_workers)
         if not isinstance(branches, list | tuple) or not branches:
             raise CompositionError(f"fan_out_to({branches!r}): allowed is a list of at least one node")
@@ -208,7 +206,9 @@ class Node(Generic[P, R]):
             workers = min(len(branches), max_workers or len(branches))
             step: Step = Map(steps[0], workers, split, True, executor, collect)
         elif split is not None:
-            raise CompositionError(f"fan_out_to(split={split}): only one node several times, [n] * k, can be split over")
+            raise CompositionError(
+                f"fan_out_to(split={split}): only one node several times, [n] * k, can be split over"
+            )
         else:
             step = FanOut(tuple(steps), executor, max_workers, collect)
         return self._followed_by(step)
@@ -233,9 +233,7 @@ class Node(Generic[P, R]):
         fanned = self.fan_out_to(branches, executor=executor, max_workers=max_workers, on_error=on_error, split=split)
         return fanned.fan_in(following)
 
-    def branch_on(
-        self, choices: Mapping[Any, Node[Any, Any]], default: Node[Any, Any] | None = None
-    ) -> Node[P, Any]:
+    def branch_on(self, choices: Mapping[Any, Node[Any, Any]], default: Node[Any, Any] | None = None) -> Node[P, Any]:
         """Return this flow followed by the one node that its output stands for.
 
         Args:
@@ -283,7 +281,7 @@ class Node(Generic[P, R]):
             on_error: ``"raise"`` the error of an execution, or ``"collect"`` a :class:`Failure` in its place.
         """
         collect = _is_collect(on_error)
-        _check_executor(executor)
+        check_executor(executor)
         _check_count("max_concurrency", max_concurrency)
         return self._followed_by(Map(_step_of(body, "map()"), max_concurrency, True, False, executor, collect))
 
@@ -326,11 +324,6 @@ def _is_collect(on_error: str) -> bool:
     return on_error == "collect"
 
 
-def _check_executor(executor: object) -> None:
-    if executor is not None and executor not in EXECUTORS:
-        raise CompositionError(f"executor={executor!r}: allowed are {', '.join(map(repr, EXECUTORS))}")
-
-
 def _check_count(name: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise CompositionError(f"{name}={value!r}: allowed is a whole number from 1")
@@ -370,58 +363,26 @@ def node(
         ConfigurationError: A value is not allowed.
     """
     if func is None:
-        return lambda function: _made(function, name, retry, timeout, executor)
-    return _made(func, name, retry, timeout, executor)
+        return lambda function: _decorated(function, name, retry, timeout, executor)
+    return _decorated(func, name, retry, timeout, executor)
 
 
-def _made(
-    func: Callable[..., Any], name: str | None, retry: RetryPolicy | None, timeout: float | None, executor: str | None
-) -> Node[..., Any]:
+class _ClassNode:
+    """A node that is a class method; ``@classmethod`` itself no longer binds other descriptors on Python 3.13."""
+
+    def __init__(self, made: Node[..., Any]) -> None:
+        self._made = made
+
+    def __get__(self, instance: object, owner: type) -> Node[..., Any]:
+        return cast("Node[..., Any]", self._made.__get__(owner))
+
+
+def _decorated(func: Callable[..., Any], *options: Any) -> object:
+    if isinstance(func, staticmethod):
+        return staticmethod(_decorated(func.__func__, *options))  # type: ignore[arg-type]  # a node
+    if isinstance(func, classmethod):
+        return _ClassNode(_decorated(func.__func__, *options))  # type: ignore[arg-type]  # a node
     if isinstance(func, Node):
         raise CompositionError(f"@node: {func.name!r} is a node already")
-    if isinstance(func, staticmethod | classmethod):
-        raise CompositionError(f"@node goes below @{type(func).__name__}, not above it")
-    if not callable(func):
-        raise CompositionError(f"@node: {func!r} is a {type(func).__name__}; allowed is a function or another callable")
-    _check_executor(executor)
-    chosen = name if name is not None else getattr(func, "__name__", type(func).__name__)
-    if not isinstance(chosen, str) or not chosen:
-        raise CompositionError(f"@node(name={name!r}): allowed is a string that is not empty")
-    declared = _kind_of(func)
-    call, kind = with_policies(chosen, func, declared, retry, timeout)
-    task = Task(
-        name=chosen,
-        func=func,
-        call=call,
-        kind=kind,
-        declared=declared,
-        parameters=_parameters_of(func, chosen),
-        qualname=f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', type(func).__qualname__)}",
-        retries=retry is not None,
-        executor=executor,
-    )
-    return Node(checked(Call(task)), chosen)
-
-
-def _kind_of(func: Callable[..., Any]) -> Kind:
-    plain = func
-    while isinstance(plain, functools.partial):
-        plain = plain.func
-    if not inspect.isroutine(plain) and not isinstance(plain, type):
-        plain = type(plain).__call__  # an object that is called like a function
-    if inspect.isasyncgenfunction(plain):
-        return Kind.ASYNC_STREAM
-    if inspect.iscoroutinefunction(plain):
-        return Kind.ASYNC
-    return Kind.STREAM if inspect.isgeneratorfunction(plain) else Kind.SYNC
-
-
-def _parameters_of(func: Callable[..., Any], name: str) -> tuple[inspect.Parameter, ...]:
-    try:
-        signature = inspect.signature(func, eval_str=True)
-    except NameError:  # annotations that cannot be evaluated here say nothing to us
-        signature = inspect.signature(func)
-    except (TypeError, ValueError) as error:
-        raise CompositionError(f"@node: the parameters of {name!r} cannot be read; wrap it in a function") from error
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return tuple(p for p in signature.parameters.values() if p.kind not in variadic)
+    task = make_task(func, *options)
+    return Node(checked(Call(task)), task.name)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from aetherflow.engine import run as engine
-from aetherflow.engine.graph import Call, Kind, Step, tasks
+from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.run import RunInfo
 from aetherflow.engine.streaming import AsyncStream, Stream
 from aetherflow.engine.walk import observed, observed_async, off_loop, opened
-from aetherflow.errors import NotAStreamError
+from aetherflow.errors import ConfigurationError, NotAStreamError
 from aetherflow.flow.planning import plan
 from aetherflow.resources.context import AnyContext, context_class, init_resources_for
 from aetherflow.resources.scopes import scope_of
@@ -37,8 +37,8 @@ class FlowRun(Generic[T]):
     Args:
         flow: The flow's name.
         output: The last output.
-        outputs: Every node's output by name; those of ``n`` in ``[n] * k`` and ``map`` as ``n[0]``, ``n[1]``…; those in a
-            named flow as ``flow.node``. Nodes of branches that were not chosen are missing.
+        outputs: Every node's output by name; those of ``n`` in ``[n] * k`` and ``map`` as ``n[0]``, ``n[1]``…; those
+            in a named flow as ``flow.node``. Nodes of branches that were not chosen are missing.
         run_id: The run's identifier, 16 hexadecimal digits; ``aetherflow.run.id`` of its span.
         trace_id: The trace's identifier, 32 hexadecimal digits; None without a tracer.
         duration: Seconds.
@@ -72,7 +72,7 @@ class Runner:
         if inputs is None:
             names: Any = None
             values = ()
-        elif isinstance(inputs, Mapping):
+        elif type(inputs) is dict or isinstance(inputs, Mapping):  # a look at the type spares the usual case 0.3 µs
             names = tuple(inputs)
             values = inputs.values()
         else:
@@ -87,9 +87,7 @@ class Runner:
         return self._injected(found, key, names, context, [inputs, None, *values])
 
     def _planned(self, key: object, names: Any, context: AnyContext | None) -> Plan:
-        made = plan(
-            self._name, self._step, None if names is _Value else names, context, value=names is _Value
-        )
+        made = plan(self._name, self._step, None if names is _Value else names, context, value=names is _Value)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         self._plans[key] = made
@@ -129,7 +127,7 @@ class Runner:
 
     def run(self, inputs: Any = None, context: AnyContext | None = None) -> Any:
         """Run on the calling thread and return the last output."""
-        found, slots = self._ready(inputs, context)
+        found, slots = self._prepare(inputs, context) if context is None else self._ready(inputs, context)
         return engine.run(found, slots)
 
     async def arun(self, inputs: Any, context: AnyContext | None) -> Any:
@@ -181,9 +179,7 @@ class Runner:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run with exactly these arguments; those of a flow are its first node's."""
         if not isinstance(self._step, Call):
-            first = next(tasks(self._step))
-            inputs = inspect.signature(first.func).bind(*args, **kwargs).arguments
-            return self.run(inputs)
+            return self.run(_inputs_of_call(self._name, next(tasks(self._step)), args, kwargs))
         op = self._direct
         if op is None:
             op = self._direct = _direct_call(self._name, self._step)
@@ -197,10 +193,22 @@ class Runner:
         return opened(observer, op, slots)
 
 
+def _inputs_of_call(flow: str, first: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a flow's call as inputs, by the names that its first node has for them."""
+    given = inspect.signature(first.func).bind(*args, **kwargs).arguments
+    allowed = [parameter.name for parameter in first.parameters]
+    if not given.keys() <= set(allowed):
+        raise ConfigurationError(
+            f"flow {flow!r} was called with arguments that its first node {first.name!r} takes by * or **, which have "
+            f"no name of their own; allowed: {', '.join(allowed) or 'none'}"
+        )
+    return given
+
+
 def _direct_call(name: str, step: Call) -> CallOp:
     """Return the operation that calls a node with the arguments in slots 2 and 3."""
     op = plan(name, Call(replace(step.task, parameters=())), None, None).op
-    assert isinstance(op, CallOp)  # noqa: S101  # a node plans to a call
+    assert isinstance(op, CallOp)  # a node plans to a call
     call = step.task.call
     op.invoke = lambda slots: call(*slots[2], **slots[3])
     op.span_slot = None

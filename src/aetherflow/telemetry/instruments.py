@@ -13,7 +13,7 @@ from rich.table import Table
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import Series, Totals, registry
-from aetherflow.telemetry.observer import Observation, Site, record_operation
+from aetherflow.telemetry.observer import Observation, Site, current_observer
 
 __all__ = ["OperationStats", "PerformanceMonitor", "perf_monitor"]
 
@@ -39,18 +39,19 @@ class _Measured:
     """One measurement, as a context manager."""
 
     __slots__ = ("_observation", "_site")
+    _observation: Observation
 
     def __init__(self, site: Site) -> None:
         self._site = site
 
     def __enter__(self) -> Self:
-        self._observation = Observation(self._site)
+        self._observation = current_observer().measure(self._site)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        record_operation(self._observation, error)
+        self._observation.end(error)
 
 
 class PerformanceMonitor:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, Protocol, TypeVar
+from weakref import WeakSet
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context, attach, detach, get_current
@@ -118,9 +119,12 @@ class Site:
         label: How a note on an error names this place; empty where no note is wanted.
         is_node: Whether executions are those of a node, which tell their thread and record their exception; else
             they are runs of a flow.
+        kind: What its spans are to their parent and children.
+        is_kept: Whether this process keeps the durations; False where another one does.
     """
 
-    __slots__ = ("_failures", "attributes", "is_node", "label", "metric", "metric_attributes", "series", "span_name")
+    __slots__ = ("_failures", "attributes", "is_kept", "is_node", "kind", "label", "metric", "metric_attributes")
+    __slots__ += ("series", "span_name")
 
     def __init__(
         self,
@@ -131,6 +135,8 @@ class Site:
         *,
         label: str = "",
         is_node: bool = True,
+        kind: SpanKind = SpanKind.INTERNAL,
+        is_kept: bool = True,
     ) -> None:
         self.span_name = span_name
         self.metric = metric
@@ -138,16 +144,21 @@ class Site:
         self.attributes = dict(attributes)
         self.label = label
         self.is_node = is_node
-        self.series = registry.series(metric, metric_attributes)
+        self.kind = kind
+        self.is_kept = is_kept
+        self.series = self._series({})
         self._failures: dict[str, Series] = {}
 
     def failed(self, kind: str) -> Series:
         """Return the series of this place's executions that ended with an error of that type."""
         found = self._failures.get(kind)
         if found is None:
-            found = registry.series(self.metric, {**self.metric_attributes, names.ERROR_TYPE: kind})
-            self._failures[kind] = found
+            found = self._failures[kind] = self._series({names.ERROR_TYPE: kind})
         return found
+
+    def _series(self, more: Mapping[str, str]) -> Series:
+        attributes = {**self.metric_attributes, **more}
+        return registry.series(self.metric, attributes) if self.is_kept else Series(self.metric, attributes, WeakSet())
 
 
 class Observation:
@@ -213,6 +224,25 @@ class Observation:
 _MARK: Final = "__aetherflow_trace__"
 
 
+class _RecordedObservation(Observation):
+    """One operation under way, which the application's own instrument records too."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, site: Site, record: _Record) -> None:
+        self._record = record
+        super().__init__(site)
+
+    def end(self, error: BaseException | None = None) -> None:
+        duration = _now() - self._started
+        series = self._site.series if error is None else self._series_of(error)
+        series.add(duration)
+        try:
+            self._record(series, duration, get_current())
+        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+            shield.caught(failure, "recording a duration")
+
+
 class _SpanObservation(Observation):
     """One execution under way with a span of the application's provider, through the public API alone."""
 
@@ -266,21 +296,13 @@ class _SpanObservation(Observation):
 _Record = Callable[[Series, int, Context], None]
 
 
-def record_operation(observation: Observation, error: BaseException | None) -> None:
-    """End the observation of an operation that has no span of its own."""
-    observation.end(error)
-    observer = current_observer()
-    if observer.recording:
-        observer.record(observation, error)
-
-
 class Observer(Protocol):
     """What stands between the engine and telemetry."""
 
     tracing: bool
     """Whether executions have spans."""
-    recording: bool
-    """Whether an application's own instruments record executions."""
+    idle: bool
+    """Whether nothing but durations is kept."""
 
     def begin(
         self,
@@ -299,12 +321,16 @@ class Observer(Protocol):
         """
         ...
 
+    def measure(self, site: Site) -> Observation:
+        """Start observing an operation, which has no span of its own."""
+        ...
+
 
 class MeteringObserver:
     """No tracer is set: durations are kept, nothing of the tracing API is called."""
 
     tracing = False
-    recording = False
+    idle = True
 
     def begin(
         self,
@@ -315,13 +341,16 @@ class MeteringObserver:
     ) -> Observation:
         return Observation(site)
 
+    def measure(self, site: Site) -> Observation:
+        return Observation(site)
+
 
 class ApiObserver:
     """Spans through the public API of whatever provider is set, and ``record()`` on its histograms."""
 
     def __init__(self, tracer: trace.Tracer | None, meter: metrics.Meter | None) -> None:
         self.tracing = tracer is not None
-        self.recording = meter is not None
+        self.idle = False
         self._tracer = tracer or trace.NoOpTracer()
         self._record: _Record | None = None
         if meter is not None:
@@ -356,12 +385,15 @@ class ApiObserver:
             if len(links) > names.MAX_LINKS:
                 attributes[names.LINK_DROPPED_COUNT] = len(links) - names.MAX_LINKS
             span = self._tracer.start_span(
-                site.span_name, parent, SpanKind.INTERNAL, attributes, [Link(link) for link in links[: names.MAX_LINKS]]
+                site.span_name, parent, site.kind, attributes, [Link(link) for link in links[: names.MAX_LINKS]]
             )
-            return _SpanObservation(site, span, parent, self._record)
+            return _SpanObservation(site, span, parent, self._record if site.is_kept else None)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "starting a span")
             return Observation(site)
+
+    def measure(self, site: Site) -> Observation:
+        return Observation(site) if self._record is None else _RecordedObservation(site, self._record)
 
 
 class _Selection:

@@ -1,0 +1,88 @@
+"""From a function to a task: all that is known of a node from its decoration, read once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+from aetherflow.engine.graph import Kind, Task
+from aetherflow.errors import CompositionError
+from aetherflow.flow.policies import RetryPolicy, with_policies
+
+__all__ = ["Executor", "check_executor", "make_task"]
+
+Executor = Literal["thread", "process", "dask", "ray"]
+
+
+def check_executor(executor: object) -> None:
+    """Refuse the name of an executor that there is not.
+
+    Raises:
+        CompositionError: It is neither None nor allowed.
+    """
+    allowed = get_args(Executor)
+    if executor is not None and executor not in allowed:
+        raise CompositionError(f"executor={executor!r}: allowed are {', '.join(map(repr, allowed))}")
+
+
+def make_task(
+    func: Callable[..., Any], name: str | None, retry: RetryPolicy | None, timeout: float | None, executor: str | None
+) -> Task:
+    """Read all that a node needs to know of its function.
+
+    Args:
+        func: The function, or another callable.
+        name: The node's name; None for the function's.
+        retry: When to try a failed execution again.
+        timeout: Seconds that an attempt may take.
+        executor: Where executions run.
+
+    Raises:
+        CompositionError: This cannot be a node.
+        ConfigurationError: A policy has a value that is not allowed.
+    """
+    if not callable(func):
+        raise CompositionError(f"@node: {func!r} is a {type(func).__name__}; allowed is a function or another callable")
+    check_executor(executor)
+    chosen = name if name is not None else getattr(func, "__name__", type(func).__name__)
+    if not isinstance(chosen, str) or not chosen:
+        raise CompositionError(f"@node(name={name!r}): allowed is a string that is not empty")
+    declared = _kind_of(func)
+    call, kind = with_policies(chosen, func, declared, retry, timeout)
+    return Task(
+        name=chosen,
+        func=func,
+        call=call,
+        kind=kind,
+        declared=declared,
+        parameters=_parameters_of(func, chosen),
+        qualname=f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', type(func).__qualname__)}",
+        retries=retry is not None,
+        executor=executor,
+    )
+
+
+def _kind_of(func: Callable[..., Any]) -> Kind:
+    plain = func
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    if not inspect.isroutine(plain) and not isinstance(plain, type):
+        plain = type(plain).__call__  # an object that is called like a function
+    if inspect.isasyncgenfunction(plain):
+        return Kind.ASYNC_STREAM
+    if inspect.iscoroutinefunction(plain):
+        return Kind.ASYNC
+    return Kind.STREAM if inspect.isgeneratorfunction(plain) else Kind.SYNC
+
+
+def _parameters_of(func: Callable[..., Any], name: str) -> tuple[inspect.Parameter, ...]:
+    try:
+        signature = inspect.signature(func, eval_str=True)
+    except NameError:  # annotations that cannot be evaluated here say nothing to us
+        signature = inspect.signature(func)
+    except (TypeError, ValueError) as error:
+        raise CompositionError(f"@node: the parameters of {name!r} cannot be read; wrap it in a function") from error
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(p for p in signature.parameters.values() if p.kind not in variadic)

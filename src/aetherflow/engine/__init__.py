@@ -1,0 +1,1 @@
+"""Walks a planned flow; knows no node and no backend by name."""

@@ -23,7 +23,7 @@ _loops: list[asyncio.AbstractEventLoop] = []
 
 
 def _forget() -> None:  # a forked child has the loops, but not the threads that run them
-    global _lock
+    global _lock  # noqa: PLW0603  # the module is the one holder of the loops
     _lock = threading.Lock()
     _loops.clear()
 

@@ -101,4 +101,3 @@ class _Run:
         if info is not None:
             info.context = seen.context
         return seen
-

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -19,15 +18,36 @@ from opentelemetry.trace import SpanContext
 from aetherflow.engine import pool
 from aetherflow.engine.graph import Kind
 from aetherflow.engine.loops import run_coroutine
-from aetherflow.engine.plan import PARTITION, UNSET, BranchOp, CallOp, ChainOp, FanOutOp, MapOp, Op, RepeatOp, Slots
-from aetherflow.engine.plan import SubOp
+from aetherflow.engine.plan import (
+    PARTITION,
+    UNSET,
+    BranchOp,
+    CallOp,
+    ChainOp,
+    FanOutOp,
+    MapOp,
+    Op,
+    RepeatOp,
+    Slots,
+    SubOp,
+)
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.streaming import AsyncStream, Stream
 from aetherflow.errors import BranchError, SplitError
 from aetherflow.telemetry.conventions import BATCH_COUNT, BATCH_INDEX, BATCH_SIZE, RUN_ID
 from aetherflow.telemetry.observer import Observation, Observer, mark_handled, new_run_id
 
-__all__ = ["AsyncDriver", "Driver", "Failure", "SyncDriver", "drive", "observed", "observed_async", "walk", "walk_within"]
+__all__ = [
+    "AsyncDriver",
+    "Driver",
+    "Failure",
+    "SyncDriver",
+    "drive",
+    "observed",
+    "observed_async",
+    "walk",
+    "walk_within",
+]
 
 T = TypeVar("T")
 
@@ -128,6 +148,7 @@ class SyncDriver:
         self.observer = observer
 
     async def call(self, op: CallOp, slots: Slots) -> Any:
+        """Execute a node and return its result."""
         if op.kind is Kind.SYNC:
             return observed(self.observer, op, slots)
         if op.kind is Kind.ASYNC:
@@ -137,6 +158,7 @@ class SyncDriver:
     async def side_by_side(
         self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
     ) -> list[Outcome]:
+        """Walk branches on the calling thread, with company from the pool."""
         calls = [partial(_drive_new, make) for make in work]
         return pool.side_by_side(calls, limit, stop_on_error=stop_on_error)
 
@@ -154,6 +176,7 @@ class AsyncDriver:
         self.observer = observer
 
     async def call(self, op: CallOp, slots: Slots) -> Any:
+        """Execute a node and return its result."""
         if op.kind is Kind.SYNC:
             return await off_loop(observed, self.observer, op, slots)
         if op.kind is Kind.ASYNC:
@@ -163,6 +186,7 @@ class AsyncDriver:
     async def side_by_side(
         self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
     ) -> list[Outcome]:
+        """Walk branches as tasks of the running loop."""
         outcomes = [Outcome() for _ in work]
         todo = iter(range(len(work)))
         stopped = False

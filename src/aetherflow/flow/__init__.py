@@ -1,0 +1,1 @@
+"""What a user writes: nodes, and how their arguments are found."""

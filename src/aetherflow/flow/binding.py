@@ -178,8 +178,8 @@ def _invoker(
     call: Callable[..., Any], positional: Sequence[_Bound], keyword: Sequence[_Bound]
 ) -> Callable[[Slots], Any]:
     """Return the shortest closure that calls a function with arguments out of the slots."""
-    slots_of = [b.slot for b in positional]
-    if not keyword and None not in slots_of:
+    slots_of = [b.slot for b in positional if b.slot is not None]
+    if not keyword and len(slots_of) == len(positional):
         match slots_of:
             case []:
                 return lambda slots: call()

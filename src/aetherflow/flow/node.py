@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, cast, overload
+
+from typing_extensions import TypeVar
 
 from aetherflow.engine.graph import Branch, Call, FanOut, Map, Repeat, Step, Sub, chain, checked, is_parallel, tasks
 from aetherflow.errors import CompositionError
@@ -20,19 +32,23 @@ from aetherflow.resources.context import AnyContext
 __all__ = ["FlowRun", "Node", "node"]
 
 P = ParamSpec("P")
-R = TypeVar("R")
+Q = ParamSpec("Q")
+R_co = TypeVar("R_co", covariant=True)
+T_co = TypeVar("T_co", covariant=True, default=R_co)
 S = TypeVar("S")
-T = TypeVar("T")
+U = TypeVar("U")
+Owner = TypeVar("Owner")
 OnError = Literal["raise", "collect"]
 
 
-class Node(Generic[P, R]):
+class Node(Generic[P, R_co, T_co]):
     """A traced function, or a flow of them.
 
     Calling it runs it with exactly the arguments given; :meth:`run` fills the arguments from inputs, earlier results
     and a context (the order is in :mod:`aetherflow.flow.binding`). Every execution is a span and a duration.
 
-    Made by :func:`node` and by composing, not directly.
+    Made by :func:`node` and by composing, not directly. Its types are ``P``, what calling it takes; ``R_co``, what
+    calling it gives, a coroutine for an ``async def``; and ``T_co``, what running it gives, with coroutines awaited.
     """
 
     def __init__(self, step: Step, name: str, *, is_named: bool = False) -> None:
@@ -50,11 +66,11 @@ class Node(Generic[P, R]):
         return self._name
 
     @property
-    def func(self) -> Callable[P, R]:
+    def func(self) -> Callable[P, R_co]:
         """The plain function; of a flow, that of its first node."""
         return next(tasks(self._step)).func
 
-    def named(self, name: str) -> Node[P, R]:
+    def named(self, name: str) -> Node[P, R_co, T_co]:
         """Return the same node or flow under another name; a named flow is one step in a flow it is put into."""
         if not isinstance(name, str) or not name:
             raise CompositionError(f"named({name!r}): allowed is a string that is not empty")
@@ -62,6 +78,12 @@ class Node(Generic[P, R]):
             return Node(Call(replace(self._step.task, name=name)), name)
         return Node(self._step, name, is_named=True)
 
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self: Node[Concatenate[Owner, Q], S, U], instance: Owner, owner: type | None = None
+    ) -> Node[Q, S, U]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind a node that is a method to its object."""
         if instance is None or not isinstance(self._step, Call):
@@ -77,19 +99,11 @@ class Node(Generic[P, R]):
 
     # --- running -------------------------------------------------------------------------------------------
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run it traced with exactly these arguments; those of a flow are its first node's."""
-        return cast("R", self._runner.call(args, kwargs))
+        return cast("R_co", self._runner.call(args, kwargs))
 
-    @overload
-    def run(
-        self: Node[..., Coroutine[Any, Any, T]],
-        inputs: Mapping[str, Any] | object | None = None,
-        context: AnyContext | None = None,
-    ) -> T: ...
-    @overload
-    def run(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> R: ...
-    def run(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> Any:
+    def run(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
         """Run it and return the last output.
 
         Args:
@@ -99,41 +113,37 @@ class Node(Generic[P, R]):
         Raises:
             MissingInputError: Nothing fills a parameter; nothing has run then, wherever that can be known.
         """
-        return self._runner.run(inputs, context)
+        return cast("T_co", self._runner.run(inputs, context))
 
-    @overload
-    async def arun(
-        self: Node[..., Coroutine[Any, Any, T]],
-        inputs: Mapping[str, Any] | object | None = None,
-        context: AnyContext | None = None,
-    ) -> T: ...
-    @overload
-    async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> R: ...
-    async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> Any:
+    async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
         """Run it on the running event loop, synchronous nodes on threads; as :meth:`run` otherwise."""
-        return await self._runner.arun(inputs, context)
+        return cast("T_co", await self._runner.arun(inputs, context))
 
     def execute(
         self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
-    ) -> FlowRun[Any]:
+    ) -> FlowRun[T_co]:
         """Run it and return every node's output, with the run's identifiers and duration."""
         return self._runner.execute(inputs, context)
 
     async def aexecute(
         self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
-    ) -> FlowRun[Any]:
+    ) -> FlowRun[T_co]:
         """Run it on the running event loop; as :meth:`execute` otherwise."""
         return await self._runner.aexecute(inputs, context)
 
     def stream(
-        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
-    ) -> Iterator[Any]:
+        self: Node[..., Any, Iterable[S] | AsyncIterable[S]],
+        inputs: Mapping[str, Any] | object | None = None,
+        context: AnyContext | None = None,
+    ) -> Iterator[S]:
         """Run it and iterate over the items of the generator at its end; the run lasts as long."""
         return self._runner.stream(inputs, context)
 
     def astream(
-        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
-    ) -> AsyncIterator[Any]:
+        self: Node[..., Any, Iterable[S] | AsyncIterable[S]],
+        inputs: Mapping[str, Any] | object | None = None,
+        context: AnyContext | None = None,
+    ) -> AsyncIterator[S]:
         """Run it on the running event loop; as :meth:`stream` otherwise."""
         return self._runner.astream(inputs, context)
 
@@ -145,7 +155,7 @@ class Node(Generic[P, R]):
         max_workers: int | None = None,
         ordered: bool = True,
         progress: bool = False,
-    ) -> Iterator[R]:
+    ) -> Iterator[T_co]:
         """Run it once for each of many inputs and yield the outputs.
 
         Args:
@@ -161,21 +171,21 @@ class Node(Generic[P, R]):
 
     # --- composing -----------------------------------------------------------------------------------------
 
-    def then(self, following: Node[Any, S]) -> Node[P, S]:
+    def then(self, following: Node[..., Any, S]) -> Node[P, S]:
         """Return this flow followed by another node; after a fan-out, that takes the branches' results in."""
         return self._followed_by(_step_of(following, "then()"))
 
     @overload
-    def __rshift__(self, following: Node[Any, S]) -> Node[P, S]: ...
+    def __rshift__(self, following: Node[..., Any, S]) -> Node[P, S]: ...
     @overload
-    def __rshift__(self, following: Sequence[Node[Any, Any]]) -> Node[P, dict[str, Any]]: ...
-    def __rshift__(self, following: Node[Any, Any] | Sequence[Node[Any, Any]]) -> Node[P, Any]:
+    def __rshift__(self, following: Sequence[Node[..., Any, Any]]) -> Node[P, dict[str, Any]]: ...
+    def __rshift__(self, following: Node[..., Any, Any] | Sequence[Node[..., Any, Any]]) -> Node[P, Any]:
         """``a >> b`` is ``a.then(b)``; ``a >> [b, c]`` is ``a.fan_out_to([b, c])``."""
         return self.fan_out_to(following) if isinstance(following, list | tuple) else self.then(following)  # type: ignore[arg-type]
 
     def fan_out_to(
         self,
-        branches: Sequence[Node[Any, Any]],
+        branches: Sequence[Node[..., Any, Any]],
         *,
         executor: Executor | None = None,
         max_workers: int | None = None,
@@ -213,7 +223,7 @@ class Node(Generic[P, R]):
             step = FanOut(tuple(steps), executor, max_workers, collect)
         return self._followed_by(step)
 
-    def fan_in(self, following: Node[Any, S]) -> Node[P, S]:
+    def fan_in(self, following: Node[..., Any, S]) -> Node[P, S]:
         """Return this fan-out followed by a node that takes its results in."""
         if not is_parallel(self._step):
             raise CompositionError(f"fan_in(): flow {self._name!r} does not end in a fan-out; use then()")
@@ -221,8 +231,8 @@ class Node(Generic[P, R]):
 
     def fan_out_in(
         self,
-        branches: Sequence[Node[Any, Any]],
-        following: Node[Any, S],
+        branches: Sequence[Node[..., Any, Any]],
+        following: Node[..., Any, S],
         *,
         executor: Executor | None = None,
         max_workers: int | None = None,
@@ -233,7 +243,9 @@ class Node(Generic[P, R]):
         fanned = self.fan_out_to(branches, executor=executor, max_workers=max_workers, on_error=on_error, split=split)
         return fanned.fan_in(following)
 
-    def branch_on(self, choices: Mapping[Any, Node[Any, Any]], default: Node[Any, Any] | None = None) -> Node[P, Any]:
+    def branch_on(
+        self, choices: Mapping[Any, Node[..., Any, Any]], default: Node[..., Any, Any] | None = None
+    ) -> Node[P, Any]:
         """Return this flow followed by the one node that its output stands for.
 
         Args:
@@ -250,7 +262,7 @@ class Node(Generic[P, R]):
         planned: dict[Hashable, Step] = {key: step_of(choice) for key, choice in choices.items()}
         return self._followed_by(Branch(planned, None if default is None else step_of(default)))
 
-    def repeat(self, times: int, until: Callable[[Any], object] | None = None) -> Node[P, R]:
+    def repeat(self, times: int, until: Callable[[Any], object] | None = None) -> Node[P, T_co]:
         """Return this flow several times over; each round's output is the next one's first positional argument.
 
         Args:
@@ -266,7 +278,7 @@ class Node(Generic[P, R]):
 
     def map(
         self,
-        body: Node[Any, S],
+        body: Node[..., Any, S],
         *,
         max_concurrency: int | None = None,
         executor: Executor | None = None,
@@ -329,8 +341,19 @@ def _check_count(name: str, value: object) -> None:
         raise CompositionError(f"{name}={value!r}: allowed is a whole number from 1")
 
 
+class _Decorator(Protocol):
+    """What ``node(…)`` gives: it makes a function a node."""
+
+    @overload
+    def __call__(self, func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
+    @overload
+    def __call__(self, func: Callable[Q, S], /) -> Node[Q, S]: ...
+
+
 @overload
-def node(func: Callable[P, R], /) -> Node[P, R]: ...
+def node(func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
+@overload
+def node(func: Callable[Q, S], /) -> Node[Q, S]: ...
 @overload
 def node(
     *,
@@ -338,7 +361,7 @@ def node(
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
     executor: Executor | None = None,
-) -> Callable[[Callable[P, R]], Node[P, R]]: ...
+) -> _Decorator: ...
 def node(
     func: Callable[..., Any] | None = None,
     /,
@@ -374,14 +397,14 @@ class _ClassNode:
         self._made = made
 
     def __get__(self, instance: object, owner: type) -> Node[..., Any]:
-        return cast("Node[..., Any]", self._made.__get__(owner))
+        return self._made.__get__(owner)
 
 
-def _decorated(func: Callable[..., Any], *options: Any) -> object:
+def _decorated(func: Any, *options: Any) -> Any:
     if isinstance(func, staticmethod):
-        return staticmethod(_decorated(func.__func__, *options))  # type: ignore[arg-type]  # a node
+        return staticmethod(_decorated(func.__func__, *options))
     if isinstance(func, classmethod):
-        return _ClassNode(_decorated(func.__func__, *options))  # type: ignore[arg-type]  # a node
+        return _ClassNode(_decorated(func.__func__, *options))
     if isinstance(func, Node):
         raise CompositionError(f"@node: {func.name!r} is a node already")
     task = make_task(func, *options)

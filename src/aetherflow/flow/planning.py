@@ -8,8 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Kind, Map, Repeat, Step, Sub, Task, is_parallel, tasks
-from aetherflow.engine.plan import FIRST, INPUTS, UNSET, BranchOp, CallOp, ChainOp, FanOutOp, MapOp, Op, Plan, RepeatOp
-from aetherflow.engine.plan import SubOp
+from aetherflow.engine.plan import (
+    FIRST,
+    INPUTS,
+    UNSET,
+    BranchOp,
+    CallOp,
+    ChainOp,
+    FanOutOp,
+    MapOp,
+    Op,
+    Plan,
+    RepeatOp,
+    SubOp,
+)
 from aetherflow.errors import ConfigurationError
 from aetherflow.flow.binding import Binding, Candidate, Open, bind
 from aetherflow.resources.context import AnyContext, context_class, provider_at, provider_names, resources_of

@@ -234,9 +234,9 @@ def _flow_run(found: Plan, slots: Slots, info: RunInfo, output: Any, duration: f
             outputs.update({f"{prefix}.{key}" if prefix else key: item for key, item in value.items()})
         else:
             outputs.update({f"{name}[{index}]": item for index, item in enumerate(value)})
-    context = info.context
+    context: Any = info.context
     if context is None and found.single and isinstance(found.op, CallOp) and found.op.span_slot is not None:
         context = slots[found.op.span_slot]
     has_trace = context is not None and context is not UNSET and context.is_valid
-    trace_id = f"{context.trace_id:032x}" if has_trace else None  # type: ignore[union-attr]
+    trace_id = f"{context.trace_id:032x}" if has_trace else None
     return FlowRun(found.flow, output, outputs, info.run_id, trace_id, duration)

@@ -1,0 +1,1 @@
+"""What nodes lean on: contexts, scopes, pools."""

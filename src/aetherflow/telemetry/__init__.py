@@ -1,0 +1,1 @@
+"""Emits and reads telemetry; knows no node and no flow."""

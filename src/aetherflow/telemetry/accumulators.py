@@ -97,7 +97,7 @@ class Totals:
         for index in sorted(self.buckets):
             seen += self.buckets[index]
             if seen >= needed:
-                return min(max(2.0 ** ((index + 0.5) / _PER_OCTAVE), low), high)
+                return min(max(math.exp2((index + 0.5) / _PER_OCTAVE), low), high)
         return high
 
 

@@ -132,7 +132,7 @@ class PerformanceMonitor:
         for column in columns:
             table.add_column(column, justify="right")
         for name, stats in sorted(self.get_stats().items(), key=lambda item: -item[1]["total_time"]):
-            times = (stats[key] for key in ("avg_time", "min_time", "max_time", "total_time", "p50", "p95", "p99"))  # type: ignore[literal-required]
+            times = (stats[key] for key in ("avg_time", "min_time", "max_time", "total_time", "p50", "p95", "p99"))
             table.add_row(name, str(stats["count"]), str(stats["error_count"]), *(f"{time:.6f} s" for time in times))
         (console or Console()).print(table)
 

@@ -95,7 +95,11 @@ def retried(error: BaseException, attempt: int, delay: float) -> None:
     """
     span = trace.get_current_span()
     if span.is_recording():
-        event = {names.NODE_ATTEMPT: attempt, names.ERROR_TYPE: error_type(error), names.RETRY_DELAY: delay}
+        event: dict[str, Any] = {
+            names.NODE_ATTEMPT: attempt,
+            names.ERROR_TYPE: error_type(error),
+            names.RETRY_DELAY: delay,
+        }
         span.add_event(names.RETRY_EVENT, event)
         span.set_attribute(names.NODE_ATTEMPT, attempt + 1)
 
@@ -123,8 +127,18 @@ class Site:
         is_kept: Whether this process keeps the durations; False where another one does.
     """
 
-    __slots__ = ("_failures", "attributes", "is_kept", "is_node", "kind", "label", "metric", "metric_attributes")
-    __slots__ += ("series", "span_name")
+    __slots__ = (
+        "_failures",
+        "attributes",
+        "is_kept",
+        "is_node",
+        "kind",
+        "label",
+        "metric",
+        "metric_attributes",
+        "series",
+        "span_name",
+    )
 
     def __init__(
         self,

@@ -1,0 +1,1 @@
+"""Where executions may run besides the calling thread."""

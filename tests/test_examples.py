@@ -163,7 +163,7 @@ def test_the_span_tells_the_concurrency_mode():
 def test_light_work_ran_on_four_threads():
     """The spans show the threads that the work was on, a quarter of it on each."""
     threads = Counter(
-        span.attributes[names.THREAD_ID] for span in run("concurrency_modes").named("high_frequency_task")
+        span.attributes[names.THREAD_NAME] for span in run("concurrency_modes").named("high_frequency_task")
     )
     assert list(threads.values()) == [250] * 4
 

@@ -219,8 +219,13 @@ class _Batch:
         self._finished.acquire()
         self._stop = stop_on_error
 
-    def help(self) -> None:
-        """Run branches until none is left to begin."""
+    def help(self, *, on_caller: bool = False) -> None:
+        """Run branches until none is left to begin.
+
+        Args:
+            on_caller: Whether this is the thread of the fan-out's caller, which an interruption such as Ctrl-C ends at
+                once: the branches under way on other threads are not waited for then.
+        """
         while True:
             try:
                 index = self._todo.popleft()
@@ -234,6 +239,8 @@ class _Batch:
                 outcome.error = error
                 if self._stop or not isinstance(error, Exception):
                     self.cancel()
+                if on_caller and isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise
             finally:
                 self._finish(1)
 
@@ -285,7 +292,7 @@ def side_by_side(
         pool = pool or default_pool()
         tickets = [pool.submit(batch.help) for _ in range(min(company, pool.size))]
     try:
-        batch.help()
+        batch.help(on_caller=True)
         batch.wait()
     except BaseException:  # Ctrl-C while waiting: what runs goes on, nothing more begins
         batch.cancel()

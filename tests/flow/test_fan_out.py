@@ -197,22 +197,25 @@ def test_ctrl_c_in_a_fan_out_leaves_promptly(tmp_path: Any) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         textwrap.dedent("""
-        import threading
+        import os, threading
         from aetherflow import node
         @node
         def source(): return [1, 2, 3, 4]
         @node
         def stuck(source):
-            print("begun", flush=True)
+            os.write(1, b"begun\\n")  # in one piece, whatever the other threads write
             threading.Event().wait()
         (source >> [stuck] * 4).run()
         """)
     )
     with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        for _ in range(4):
-            assert process.stdout.readline() == b"begun\n"
+        begun = [process.stdout.readline() for _ in range(4)]
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=15)
+        try:
+            _, errors = process.communicate(timeout=15)
+        finally:
+            process.kill()
+    assert begun == [b"begun\n"] * 4
     assert b"KeyboardInterrupt" in errors
     assert process.returncode == -signal.SIGINT

@@ -235,7 +235,7 @@ class _Batch:
             try:
                 outcome.value = self._contexts[index].run(self.work[index])
                 outcome.done = True
-            except BaseException as error:  # noqa: BLE001  # handed on to the caller of the fan-out
+            except BaseException as error:  # handed on to the caller of the fan-out
                 outcome.error = error
                 if self._stop or not isinstance(error, Exception):
                     self.cancel()

@@ -205,9 +205,7 @@ class Observation:
         else:
             series = self._series_of(error)
             self._blame(error)
-        series.add(duration)
-        if len(series.pending) > FOLD_AT:
-            series.fold()
+        _add(series, duration)
 
     def end_apart(self, error: BaseException | None) -> None:
         """End the observation from where its span is not current."""
@@ -236,6 +234,12 @@ class Observation:
 
 
 _MARK: Final = "__aetherflow_trace__"
+
+
+def _add(series: Series, duration: int) -> None:
+    series.add(duration)
+    if len(series.pending) > FOLD_AT:
+        series.fold()
 
 
 class _RecordedObservation(Observation):
@@ -281,9 +285,7 @@ class _SpanObservation(Observation):
     def end(self, error: BaseException | None = None) -> None:
         duration = _now() - self._started
         series = self._site.series if error is None else self._series_of(error)
-        series.add(duration)
-        if len(series.pending) > FOLD_AT:
-            series.fold()
+        _add(series, duration)
         try:
             if self._record is not None:
                 self._record(series, duration, self._current)
@@ -317,6 +319,8 @@ class Observer(Protocol):
     """Whether executions have spans."""
     idle: bool
     """Whether nothing but durations is kept."""
+    tracer: trace.Tracer | None
+    """What makes the spans; None where executions have none."""
 
     def begin(
         self,
@@ -339,12 +343,23 @@ class Observer(Protocol):
         """Start observing an operation, which has no span of its own."""
         ...
 
+    def keep(self, series: Series, duration: int, context: Context) -> None:
+        """Keep a duration that was measured elsewhere.
+
+        Args:
+            series: Where it belongs.
+            duration: Nanoseconds.
+            context: Where the span is current that it is the duration of.
+        """
+        ...
+
 
 class MeteringObserver:
     """No tracer is set: durations are kept, nothing of the tracing API is called."""
 
     tracing = False
     idle = True
+    tracer: trace.Tracer | None = None
 
     def begin(
         self,
@@ -358,6 +373,9 @@ class MeteringObserver:
     def measure(self, site: Site) -> Observation:
         return Observation(site)
 
+    def keep(self, series: Series, duration: int, context: Context) -> None:
+        _add(series, duration)
+
 
 class ApiObserver:
     """Spans through the public API of whatever provider is set, and ``record()`` on its histograms."""
@@ -365,6 +383,7 @@ class ApiObserver:
     def __init__(self, tracer: trace.Tracer | None, meter: metrics.Meter | None) -> None:
         self.tracing = tracer is not None
         self.idle = False
+        self.tracer = tracer
         self._tracer = tracer or trace.NoOpTracer()
         self._record: _Record | None = None
         if meter is not None:
@@ -408,6 +427,11 @@ class ApiObserver:
 
     def measure(self, site: Site) -> Observation:
         return Observation(site) if self._record is None else _RecordedObservation(site, self._record)
+
+    def keep(self, series: Series, duration: int, context: Context) -> None:
+        _add(series, duration)
+        if self._record is not None:
+            self._record(series, duration, context)
 
 
 class _Selection:

@@ -199,7 +199,7 @@ class Node(Generic[P, R_co, T_co]):
 
         Args:
             branches: Nodes or flows.
-            executor: Where they run: ``"thread"``, ``"process"``, ``"dask"`` or ``"ray"``.
+            executor: Where they run: ``"thread"``, the pool of threads, as without it.
             max_workers: The most at once.
             on_error: ``"raise"`` the error of a branch, or ``"collect"`` a :class:`Failure` in its place.
             split: For one node several times: False to give each execution the whole output, True to insist on

@@ -98,7 +98,7 @@ class Composer:
         return self.draw(st.sampled_from(values))
 
     def options(self) -> dict[str, Any]:
-        return {"executor": self.one_of(None, "process"), "on_error": self.one_of("raise", "collect")}
+        return {"executor": self.one_of(None, "thread"), "on_error": self.one_of("raise", "collect")}
 
     def flows(self, depth: int) -> list[Node[..., Any]]:
         return [self.flow(depth) for _ in range(self.one_of(1, 2, 3))]
@@ -176,7 +176,7 @@ def shape(step: Step) -> tuple[Any, ...]:
         (etl.repeat(2), "etl.repeat(2)"),
         (a.fan_out_to([b, c], max_workers=2), "a.fan_out_to([b, c], max_workers=2)"),
         (a.fan_out_in([b, c], d, on_error="collect"), "a.fan_out_to([b, c], on_error='collect') >> d"),
-        (a.map(b, max_concurrency=4, executor="process"), "a.map(b, max_concurrency=4, executor='process')"),
+        (a.map(b, max_concurrency=4, executor="thread"), "a.map(b, max_concurrency=4, executor='thread')"),
         (named("load data") >> named("class"), "'load data' >> 'class'"),
         (named("a >> b").repeat(2), "'a >> b'.repeat(2)"),
     ],

@@ -38,9 +38,7 @@ class PerformanceConfig(BaseSettings):
             is allowed.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_ignore_empty=True, use_attribute_docstrings=True, validate_default=False
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, use_attribute_docstrings=True)
 
     max_threads: PositiveInt = Field(default=8, validation_alias="AETHER_MAX_THREADS")
     """Threads of the pool that fan-outs run on."""

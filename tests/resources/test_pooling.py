@@ -67,6 +67,16 @@ def test_an_object_is_made_once_and_lent_again() -> None:
     assert worker.operations == 1
 
 
+def test_the_object_released_last_is_lent_first() -> None:
+    """It is the one most likely still warm, and the others can grow old."""
+    pool = ObjectPool(Worker)
+    first, second = pool.acquire(), pool.acquire()
+    pool.release(first)
+    pool.release(second)
+    assert pool.acquire() is second
+    assert pool.acquire() is first
+
+
 def test_without_block_any_number_is_lent_and_max_size_kept() -> None:
     """The surplus is closed when it comes back."""
     pool = ObjectPool(Worker, max_size=2)

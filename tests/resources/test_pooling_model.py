@@ -128,13 +128,23 @@ class PoolHistory(RuleBasedStateMachine):
         else:
             self.idle.append(item)
 
-    @rule()
-    def acquire(self) -> None:
-        self.take()
+    @rule(leased=st.booleans())
+    def acquire(self, leased: bool) -> None:
+        self.take(self.pool.lease() if leased else None)
 
+    @rule(leased=st.booleans())
+    def acquire_while_the_factory_fails(self, leased: bool) -> None:
+        self.failing = True
+        self.take(self.pool.lease() if leased else None)
+        self.failing = False
+
+    @precondition(lambda self: self.out)
     @rule()
-    def enter_lease(self) -> None:
-        self.take(self.pool.lease())
+    def release_all(self) -> None:
+        while self.out:
+            item = self.out.pop()
+            self.pool.release(item)
+            self.come_back(item)
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), spoilt=st.booleans())
@@ -175,11 +185,7 @@ class PoolHistory(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule()
-    def switch_factory(self) -> None:
-        self.failing = not self.failing
-
-    @precondition(lambda self: len(self.made) > 3)
+    @precondition(lambda self: len(self.made) > 6)
     @rule()
     def close(self) -> None:
         self.pool.close()

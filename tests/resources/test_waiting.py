@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -43,6 +44,23 @@ def test_an_action_may_leave_another() -> None:
     lock, done = DeferringLock(), []
     lock.later(lambda: lock.later(lambda: done.append("second")))
     assert done == ["second"]
+
+
+def test_what_an_action_lets_go_of_dies_without_the_lock() -> None:
+    """An object whose last reference an action held may take the lock in its own finalizer."""
+    lock, done = DeferringLock(), []
+
+    class Last:
+        def __del__(self) -> None:
+            done.append(lock._lock.locked())
+
+    def action(_: object) -> None:
+        pass
+
+    with lock:
+        lock.later(partial(action, Last()))
+        lock.later(partial(action, Last()))
+    assert done == [False, False]
 
 
 def test_a_failing_action_lets_the_lock_go() -> None:

@@ -238,7 +238,7 @@ misuse: list[tuple[Callable[[], object], str]] = [
     (lambda: start.fan_in(total), r"fan_in\(\): flow 'start' does not end in a fan-out; use then\(\)"),
     (lambda: start.fan_out_to([double, negate]).fan_in(plain), "not a node"),  # type: ignore[arg-type]
     (lambda: start.fan_out_to([double], on_error="ignore"), "on_error='ignore': allowed are 'raise' and 'collect'"),  # type: ignore[arg-type]
-    (lambda: start.fan_out_to([double], executor="gpu"), "executor='gpu': allowed are 'thread', 'process'"),  # type: ignore[arg-type]
+    (lambda: start.fan_out_to([double], executor="gpu"), "executor='gpu': allowed are 'thread'"),  # type: ignore[arg-type]
     (lambda: start.fan_out_to([double], max_workers=0), "max_workers=0: allowed is a whole number from 1"),
     (lambda: start.fan_out_to([double, negate], split=True), r"split=True.* \[n\] \* k"),
     (lambda: start.branch_on({}), r"branch_on\({}\): allowed is a mapping from outputs to nodes, not empty"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aetherflow.engine.graph import Kind
+from aetherflow.engine.graph import Kind, Task
 from aetherflow.telemetry.observer import Site
 
 __all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp"]
@@ -50,19 +50,23 @@ class CallOp:
         slot: Where the result goes.
         span_slot: Where the context of its span goes, for links; None where nothing links to it.
         links: Slots of the span contexts it links to.
-        executor: Where it runs; None for where the flow runs.
-        arguments: Binds without calling, for executions sent elsewhere: positional and keyword arguments.
-        task: The task's function and name, for the same.
+        task: The task's function and name.
+        executor: The kind of worker it runs on; None for where the flow runs.
+        arguments: For executions sent to a worker: its positional arguments, and others by name.
+        injected: For the same: parameters that the worker injects, and their providers' slots.
+        container: For the same: the slot of the provider of the context itself; None where nothing is injected.
     """
 
     site: Site
     kind: Kind
     invoke: Callable[[Slots], Any]
     slot: int
+    task: Task
+    arguments: Callable[[Slots], tuple[tuple[Any, ...], dict[str, Any]]]
     links: tuple[int, ...] = ()
     executor: str | None = None
-    arguments: Callable[[Slots], tuple[tuple[Any, ...], dict[str, Any]]] | None = None
-    task: Any = None
+    injected: tuple[tuple[str, int], ...] = ()
+    container: int | None = None
     span_slot: int | None = None
 
 

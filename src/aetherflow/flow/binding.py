@@ -64,10 +64,13 @@ class Open:
 
 @dataclass(slots=True)
 class Binding:
-    """How a node is called: how ``function(slots)`` calls it, and what its arguments are made of."""
+    """How a node is called: how ``function(slots)`` calls it, and what its arguments are made of.
+
+    ``arguments(slots)`` gives them by name, those apart that the function or a provider fills: for calls elsewhere.
+    """
 
     invoke: Callable[[Slots], Any]
-    arguments: Callable[[Slots], tuple[tuple[Any, ...], dict[str, Any]]]
+    arguments: Callable[[Slots], dict[str, Any]]
     slots: list[int] = field(default_factory=list)
     """Every slot that may be read for a value, providers apart."""
     providers: list[tuple[str, int]] = field(default_factory=list)
@@ -82,6 +85,7 @@ class _Bound(NamedTuple):
     get: Getter
     slot: int | None  # where the value simply is what the slot holds
     is_default: bool
+    injected_over: Sequence[int] | None = None  # slots that come before the provider
 
 
 def bind(call: Callable[..., Any], parameters: Sequence[inspect.Parameter], sources: Open) -> Binding:
@@ -95,7 +99,7 @@ def bind(call: Callable[..., Any], parameters: Sequence[inspect.Parameter], sour
     Raises:
         MissingInputError: Nothing can fill a parameter.
     """
-    binding = Binding(call, lambda slots: ((), {}))
+    binding = Binding(call, lambda slots: {})
     first = next((p for p in parameters if p.kind is not p.KEYWORD_ONLY), None)
     bound = [_bind_one(parameter, parameter is first, sources, binding) for parameter in parameters]
     positional = [b for b in bound if b.parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
@@ -103,7 +107,7 @@ def bind(call: Callable[..., Any], parameters: Sequence[inspect.Parameter], sour
         positional.pop()  # the function fills these itself
     keyword = [b for b in bound if b.parameter.kind is inspect.Parameter.KEYWORD_ONLY and not b.is_default]
     binding.invoke = _invoker(call, positional, keyword)
-    binding.arguments = _collector(positional, keyword)
+    binding.arguments = _collector(bound)
     return binding
 
 
@@ -117,7 +121,8 @@ def _bind_one(parameter: inspect.Parameter, is_first: bool, sources: Open, bindi
     if injected is not None:
         binding.providers.append((parameter.name, injected))
         binding.slots.extend(candidate.slot for candidate in candidates)
-        return _Bound(parameter, _injecting(candidates, injected), None, False)
+        before = [candidate.slot for candidate in candidates]
+        return _Bound(parameter, _injecting(before, injected), None, False, before)
     if is_first:
         candidates = [*sources.forced, *candidates, *sources.previous]
     default = parameter.default
@@ -149,11 +154,11 @@ def _provider(parameter: inspect.Parameter, sources: Open) -> int | None:
         raise MissingInputError(sources.flow, sources.node, parameter.name, sources.available(), str(error)) from error
 
 
-def _injecting(candidates: Sequence[Candidate], provider: int) -> Getter:
+def _injecting(candidates: Sequence[int], provider: int) -> Getter:
     def inject(slots: Slots) -> Any:
         return slots[provider]()
 
-    return _first_set([c.slot for c in candidates], inject) if candidates else inject
+    return _first_set(candidates, inject) if candidates else inject
 
 
 def _first_set(candidates: Sequence[int], fallback: Getter) -> Getter:
@@ -203,9 +208,15 @@ def _invoker(
     return lambda slots: call(*[get(slots) for get in getters], **{name: get(slots) for name, get in named})
 
 
-def _collector(
-    positional: Sequence[_Bound], keyword: Sequence[_Bound]
-) -> Callable[[Slots], tuple[tuple[Any, ...], dict[str, Any]]]:
-    getters = [b.get for b in positional]
-    named = [(b.parameter.name, b.get) for b in keyword]
-    return lambda slots: (tuple([get(slots) for get in getters]), {name: get(slots) for name, get in named})
+def _collector(bound: Sequence[_Bound]) -> Callable[[Slots], dict[str, Any]]:
+    named = [
+        (b.parameter.name, b.get if b.injected_over is None else _first_set(b.injected_over, lambda slots: UNSET))
+        for b in bound
+        if not b.is_default
+    ]
+
+    def arguments(slots: Slots) -> dict[str, Any]:
+        found = {name: get(slots) for name, get in named}
+        return {name: value for name, value in found.items() if value is not UNSET}
+
+    return arguments

@@ -20,7 +20,20 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self
 
 from typing_extensions import TypeVar
 
-from aetherflow.engine.graph import Branch, Call, FanOut, Map, Repeat, Step, Sub, chain, checked, is_parallel, tasks
+from aetherflow.engine.graph import (
+    Branch,
+    Call,
+    FanOut,
+    Map,
+    Repeat,
+    Step,
+    Sub,
+    Task,
+    chain,
+    checked,
+    is_parallel,
+    tasks,
+)
 from aetherflow.errors import CompositionError
 from aetherflow.flow import drawing
 from aetherflow.flow.declaring import Executor, check_executor, make_task
@@ -68,7 +81,12 @@ class Node(Generic[P, R_co, T_co]):
     @property
     def func(self) -> Callable[P, R_co]:
         """The plain function; of a flow, that of its first node."""
-        return next(tasks(self._step)).func
+        return self.task.func
+
+    @property
+    def task(self) -> Task:
+        """What was read of the node when it was decorated; of a flow, of its first node."""
+        return next(tasks(self._step))
 
     def named(self, name: str) -> Node[P, R_co, T_co]:
         """Return the same node or flow under another name; a named flow is one step in a flow it is put into."""

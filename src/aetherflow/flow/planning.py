@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Kind, Map, Repeat, Step, Sub, Task, is_parallel, tasks
 from aetherflow.engine.plan import (
@@ -26,7 +26,7 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.flow.binding import Binding, Candidate, Open, bind
 from aetherflow.resources.context import AnyContext, context_class, provider_at, provider_names, resources_of
 from aetherflow.resources.markers import Getter, marker_target, resolve_marker
-from aetherflow.resources.scopes import combined_scope, context_locals_of, scope_of
+from aetherflow.resources.scopes import AnyProvider, combined_scope, context_locals_of, scope_of
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.conventions import ProviderScope
 from aetherflow.telemetry.observer import Site
@@ -184,17 +184,19 @@ class _Planner:
                 f"flow {self._root!r} was run on a single value, but its first node {task.name!r} has no positional "
                 f"parameter to take it; give a mapping of inputs"
             )
+        executor = self._executor_of(task)
         slot = self._output_slot()
-        links = self._links(scope)
         op = CallOp(
             site=self._node_site(task, binding),
             kind=task.kind,
             invoke=binding.invoke,
             slot=slot,
-            links=links,
-            executor=task.executor or self._executor,
-            arguments=binding.arguments,
             task=task,
+            arguments=lambda slots: ((), binding.arguments(slots)),
+            links=self._links(scope),
+            executor=executor,
+            injected=tuple(binding.providers),
+            container=self._provider_slot("<container>", _container) if executor and binding.providers else None,
         )
         self._makers[slot] = (task.name,)
         self._spans[slot] = lambda: [self._span_slot(op)]
@@ -202,6 +204,17 @@ class _Planner:
         scope.outputs.append((task.name, slot, False))
         scope.took(slot)
         return op
+
+    def _executor_of(self, task: Task) -> str | None:
+        chosen = task.executor or self._executor
+        if chosen is None or chosen == "thread":  # where the flow runs, branches are on threads already
+            return None
+        if task.kind in (Kind.STREAM, Kind.ASYNC_STREAM):
+            raise ConfigurationError(
+                f"node {task.name!r} is a generator, which cannot leave its process; executor={chosen!r} is allowed "
+                f"on functions only"
+            )
+        return chosen
 
     def _sources(self, task: Task, scope: _Scope) -> Open:
         def available() -> list[str]:
@@ -238,10 +251,13 @@ class _Planner:
             get = _named(name)
         else:
             return None
+        return self._provider_slot(key, get, parameter.name)
+
+    def _provider_slot(self, key: object, get: Getter, name: str = "") -> int:
         found = self._providers.get(key)
         if found is None:
-            scope = scope_of(get(context))
-            found = self._providers[key] = ParameterProvider(parameter.name, get, self._slot(), scope)
+            scope = scope_of(get(self._context))  # type: ignore[arg-type]  # there is one where anything is injected
+            found = self._providers[key] = ParameterProvider(name, get, self._slot(), scope)
         return found.slot
 
     def _node_site(self, task: Task, binding: Binding) -> Site:
@@ -400,6 +416,10 @@ class _Planner:
         scope.outputs.extend((f"{name}.{inner_name}", held, spread) for inner_name, held, spread in inner.outputs)
         scope.took(slot)
         return sub
+
+
+def _container(context: AnyContext) -> AnyProvider:
+    return cast("AnyProvider", context.__self__)
 
 
 def _named(name: str) -> Getter:

@@ -14,7 +14,7 @@ from aetherflow.engine.loops import run_coroutine
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.run import RunInfo
 from aetherflow.engine.streaming import AsyncStream, Stream
-from aetherflow.engine.walk import observed, observed_async, off_loop, opened
+from aetherflow.engine.walk import AsyncDriver, SyncDriver, drive, observed, observed_async, off_loop, opened
 from aetherflow.errors import ConfigurationError, NotAStreamError
 from aetherflow.flow.planning import plan
 from aetherflow.resources.context import AnyContext, context_class, init_resources_for
@@ -185,6 +185,9 @@ class Runner:
             op = self._direct = _direct_call(self._name, self._step)
         observer = current_observer()
         slots: Slots = [None, {RUN_ID: new_run_id()} if observer.tracing else None, args, kwargs]
+        if op.executor is not None:
+            is_async = op.task.declared is Kind.ASYNC
+            return AsyncDriver(observer).call(op, slots) if is_async else drive(SyncDriver(observer).call(op, slots))
         if op.kind is Kind.SYNC:
             return observed(observer, op, slots)
         if op.kind is Kind.ASYNC:
@@ -211,6 +214,7 @@ def _direct_call(name: str, step: Call) -> CallOp:
     assert isinstance(op, CallOp)  # a node plans to a call
     call = step.task.call
     op.invoke = lambda slots: call(*slots[2], **slots[3])
+    op.arguments = lambda slots: (slots[2], slots[3])
     op.span_slot = None
     return op
 

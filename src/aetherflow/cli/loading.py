@@ -19,9 +19,9 @@ def load_object(reference: str, option: str, is_wanted: Callable[[object], bool]
 
     Args:
         reference: ``module:name``; the name may have dots. Modules in the working directory are found.
-        option: The option that it was given to, for the message.
+        option: What it was given as, for the message.
         is_wanted: Whether an object is of the kind that is wanted.
-        wanted: That kind, in a word or two.
+        wanted: That kind, in a word.
 
     Returns:
         The object.
@@ -41,9 +41,9 @@ def load_object(reference: str, option: str, is_wanted: Callable[[object], bool]
     for part in name.split("."):
         found = getattr(found, part, None)
     if not is_wanted(found):
-        what = f"has no {name!r}" if found is None else f"has {name!r}, which is no {wanted}"
-        there = ", ".join(sorted(key for key, value in vars(module).items() if is_wanted(value))) or "nothing"
-        raise UsageError(f"{option} {reference!r}: module {module_name!r} {what}; of that kind there is: {there}")
+        what = f"there is no {name!r}" if found is None else f"{name!r} is no {wanted}"
+        there = ", ".join(sorted(key for key, value in vars(module).items() if is_wanted(value))) or "none"
+        raise UsageError(f"{option} {reference!r}: {what} in module {module_name!r}; its {wanted}s: {there}")
     return found
 
 
@@ -57,7 +57,7 @@ def _import(name: str, option: str) -> Any:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and one that it imports is not
         raise UsageError(
-            f"{option}: there is no module {error.name!r}, neither in the working directory nor installed"
+            f"{option}: there is no module {error.name!r}, neither in the working directory nor among those installed"
         ) from error
 
 

@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: The arguments do not parse, or only help was asked for.
     """
     parser = _build_parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse itself would send the user to the help of the whole program
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Command | None = arguments.command
     if command is None:
         parser.print_help()
@@ -70,7 +72,7 @@ def _build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"aetherflow {_version()}")
-    parser.set_defaults(command=None)
+    parser.set_defaults(command=None, parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=_Parser)
     for command in COMMANDS:
         sub = commands.add_parser(
@@ -82,7 +84,7 @@ def _build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_arguments(sub)
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, parser=sub)
     return parser
 
 

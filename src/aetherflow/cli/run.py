@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
 
     inputs = read_inputs(arguments.inputs)
     try:
-        flow = load_object(arguments.flow, "the flow", lambda found: isinstance(found, Node), "flow or node")
+        flow = load_object(arguments.flow, "flow", lambda found: isinstance(found, Node), "flow")
         context = arguments.context and load_object(arguments.context, "--context", _is_context, "context")
     except UsageError:
         raise
@@ -101,8 +101,12 @@ def _spinner(name: str, consoles: Consoles) -> contextlib.AbstractContextManager
 def _show(output: object, consoles: Consoles) -> None:
     """Print a result; the items of a stream as they come."""
     if isinstance(output, Iterator):
-        for item in output:
-            consoles.out.print(Text(format_output(item, indent=None)), soft_wrap=True)
+        with contextlib.ExitStack() as stack:
+            # Closed at once when the reader is gone, so that the nodes' ``finally`` clauses run.
+            if callable(close := getattr(output, "close", None)):
+                stack.callback(close)
+            for item in output:
+                consoles.out.print(Text(format_output(item, indent=None)), soft_wrap=True)
         return
     lines = format_output(output).splitlines()
     shown = lines[:_LONGEST] if consoles.out.is_terminal else lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.text import Text
 from aetherflow.analysis.spans import Span, read_spans
 from aetherflow.analysis.traces import summarise_traces
 from aetherflow.cli.command import Consoles, ExitCode
+from aetherflow.cli.terminal import NoReaderError
 from aetherflow.cli.trace_view import TraceView
 from aetherflow.errors import ConfigurationError, MissingInputError
 from aetherflow.flow.node import FlowRun, Node
@@ -52,6 +54,7 @@ def run_watched(
     Raises:
         MissingInputError: Nothing fills a parameter.
         ConfigurationError: A setting has a value that is not allowed.
+        NoReaderError: Nobody reads the output any more.
     """
     failure: Exception | None = None
     done: FlowRun[Any] | None = None
@@ -60,15 +63,21 @@ def run_watched(
             with watching or contextlib.nullcontext():
                 done = flow.execute(inputs, context)
             show(done.output)
-        except (MissingInputError, ConfigurationError):
+        except (MissingInputError, ConfigurationError, NoReaderError):
             raise
         except Exception as error:  # noqa: BLE001 -- whatever a node raises is the user's to see
             failure = error
-        telemetry.force_flush()
+        # Spans in a file are shown right away; those that go elsewhere are waited for no longer than at any exit.
+        delivered = telemetry.force_flush() if telemetry.path else telemetry.shutdown()
         if failure is not None:
             print_exception(failure, consoles)
         if not arguments.quiet:
-            _show_trace(telemetry, done.trace_id if done else None, arguments, consoles)
+            trace_id = done.trace_id if done else None
+            if telemetry.path:
+                _show_trace(telemetry.path, trace_id, arguments, consoles)
+            else:
+                told = _where_it_went(telemetry, trace_id, delivered=delivered)
+                consoles.out.print(Text(told, style="dim"), soft_wrap=True)
     return ExitCode.FINE if failure is None else ExitCode.FAILED
 
 
@@ -76,7 +85,7 @@ def print_exception(error: BaseException, consoles: Consoles) -> None:
     """Print an exception as Python does, without the frames of AetherFlow that say nothing of the user's code."""
     told = traceback.TracebackException.from_exception(error)
     for each in _chained(told):
-        own = [frame for frame in each.stack if not _is_ours(frame)]
+        own = [frame for frame in each.stack if not _is_of_machinery(frame)]
         each.stack[:] = own or each.stack[-1:]
     consoles.err.print(Text("".join(told.format()).rstrip(), style="red"), soft_wrap=True)
 
@@ -91,48 +100,50 @@ def _chained(told: traceback.TracebackException) -> Iterator[traceback.Traceback
             waiting += [each.__cause__, each.__context__, *(getattr(each, "exceptions", None) or ())]
 
 
-def _is_ours(frame: traceback.FrameSummary) -> bool:
+def _is_of_machinery(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of AetherFlow or of the import system."""
     file = Path(frame.filename)
+    if frame.filename.startswith("<frozen importlib") or file == Path(importlib.__file__):
+        return True
     return file.is_relative_to(_PACKAGE) and not file.name.startswith("demo_")
 
 
-def _show_trace(telemetry: Telemetry, trace_id: str | None, arguments: argparse.Namespace, consoles: Consoles) -> None:
-    """Print the trace where it was written to a file, and say where it is or went."""
+def _show_trace(file: Path, trace_id: str | None, arguments: argparse.Namespace, consoles: Consoles) -> None:
+    """Print the trace of the run from the file it was written to, and say where that is."""
     out = consoles.out
-    if "file" not in telemetry.exporter:
-        out.print(Text(_where_it_went(telemetry, trace_id), style="dim"), soft_wrap=True)
-        return
-    spans = _spans(telemetry.path, trace_id)
-    if not spans or telemetry.path is None:
+    spans = _spans(file, trace_id)
+    if not spans:
         out.print(Text("no spans were recorded: OTEL_TRACES_SAMPLER may have left the run out", style="dim"))
         return
     out.print()
     out.print(TraceView(spans, show_all=arguments.all))
     out.print()
-    out.print(Text.assemble(("trace file ", "dim"), str(_short(telemetry.path))), soft_wrap=True)
-    out.print(Text.assemble(("see it again ", "dim"), "aetherflow trace"), soft_wrap=True)
+    out.print(Text.assemble(("trace file    ", "dim"), str(_short(file))), soft_wrap=True)
+    out.print(Text.assemble(("see it again  ", "dim"), "aetherflow trace"), soft_wrap=True)
 
 
-def _spans(file: Path | None, trace_id: str | None) -> list[Span]:
+def _spans(file: Path, trace_id: str | None) -> list[Span]:
     """Read the spans of the run; of one that failed, those of the newest trace."""
-    if file is None or not file.exists():
+    if not file.exists():
         return []
     if trace_id is None:
         trace_id = summarise_traces(read_spans(file))[-1].trace_id
     return [span for span in read_spans(file) if span.trace_id == trace_id]
 
 
-def _where_it_went(telemetry: Telemetry, trace_id: str | None) -> str:
+def _where_it_went(telemetry: Telemetry, trace_id: str | None, *, delivered: bool) -> str:
     name = f"trace {trace_id}" if trace_id else "the trace"
     match telemetry.exporter:
         case "none":
             return "nothing was exported: --exporter none, OTEL_TRACES_EXPORTER=none or OTEL_SDK_DISABLED is set"
         case "application":
-            return f"{name} went where the application's own TracerProvider sends it; there is no file to show"
+            return f"{name} went where the application's own TracerProvider sends it; there is no local file to show"
         case "console":
-            return f"{name} was printed by the console exporter; there is no file to show"
+            return f"{name} was printed by the console exporter; there is no local file to show"
+        case _ if not delivered:
+            return f"{name} was not taken in time by {telemetry.endpoint}: is a collector listening there?"
         case _:
-            return f"{name} was sent to {telemetry.endpoint}; there is no local file to show"
+            return f"{name} went to {telemetry.endpoint}; there is no local file to show"
 
 
 def _short(path: Path) -> Path:

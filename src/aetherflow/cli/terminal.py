@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-__all__ = ["TIMES", "AetherConsole", "format_count", "format_seconds", "open_consoles", "printable"]
+__all__ = ["TIMES", "AetherConsole", "NoReaderError", "format_count", "format_seconds", "open_consoles", "printable"]
 
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
@@ -15,12 +15,20 @@ _MINUTE: Final = 60
 _LONGEST_IN_SECONDS: Final = 10 * _MINUTE
 
 
+class NoReaderError(BrokenPipeError):
+    """Nobody reads what the program prints any more; unlike a broken pipe of the user's own code, that is no error."""
+
+
 class AetherConsole(Console):
     """A rich console that lets the program decide what happens when nobody reads its output any more."""
 
     def on_broken_pipe(self) -> None:
-        """Raise the `BrokenPipeError` on."""
-        raise  # noqa: PLE0704 -- rich calls this while it handles the error
+        """Tell the program.
+
+        Raises:
+            NoReaderError: Always.
+        """
+        raise NoReaderError
 
 
 def open_consoles(*, no_color: bool = False) -> tuple[AetherConsole, AetherConsole]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aetherflow.analysis.spans import Resource, Scope, Span
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SECOND = 1_700_000_000_000_000_000
 """Nanoseconds since the epoch at which the samples begin."""
@@ -26,6 +28,16 @@ def span(number: int, parent: int | None = None, **fields: Any) -> dict[str, Any
     if parent is not None:
         data["parentSpanId"] = f"{parent:016x}"
     return data | fields
+
+
+RESOURCE, SCOPE = Resource({"service.name": "shop"}), Scope("test", "1")
+
+
+def made(number: int, parent: int | None = None, start: int = 0, end: int = 1, **fields: Any) -> Span:
+    """One span as it is read, ids as in `span`."""
+    parent_id = None if parent is None else f"{parent:016x}"
+    given = {"name": f"n{number}", "kind": "internal", "resource": RESOURCE, "scope": SCOPE} | fields
+    return Span("a" * 32, f"{number:016x}", parent_id, start=start, end=end, **given)
 
 
 def attribute(key: str, value: Mapping[str, Any]) -> dict[str, Any]:

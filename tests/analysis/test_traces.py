@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.analysis.otlp_samples import MS, SECOND, line, span, write
+from tests.analysis.otlp_samples import MS, RESOURCE, SCOPE, SECOND, line, made, span, write
 
-from aetherflow.analysis.spans import Resource, Scope, Span, SpanStatus, read_spans
+from aetherflow.analysis.spans import Span, SpanStatus, read_spans
 from aetherflow.analysis.traces import SpanTree, summarise_traces
-
-RESOURCE, SCOPE = Resource({}), Scope("test", "1")
-
-
-def made(number: int, parent: int | None, start: int = 0, end: int = 1, **fields: object) -> Span:
-    parent_id = None if parent is None else f"{parent:016x}"
-    return Span("a" * 32, f"{number:016x}", parent_id, f"n{number}", "internal", start, end, RESOURCE, SCOPE, **fields)
 
 
 def names(tree: SpanTree) -> list[str]:

@@ -204,7 +204,7 @@ class Observation:
             series = self._site.series
         else:
             series = self._series_of(error)
-            self._blame(error)
+            self.blame(error)
         _add(series, duration)
 
     def end_apart(self, error: BaseException | None) -> None:
@@ -218,7 +218,7 @@ class Observation:
     def _series_of(self, error: BaseException) -> Series:
         return self._site.series if result_of(error) == "cancellation" else self._site.failed(error_type(error))
 
-    def _blame(self, error: BaseException, trace_id: str = "") -> bool:
+    def blame(self, error: BaseException, trace_id: str = "") -> bool:
         """Mark an error with the node that raised it; tell whether this is that node."""
         site = self._site
         if not site.label or not isinstance(error, Exception):
@@ -300,7 +300,7 @@ class _SpanObservation(Observation):
         result = result_of(error)
         span.set_attribute(names.NODE_RESULT if site.is_node else names.RUN_RESULT, result)
         context = span.get_span_context()
-        raised_here = self._blame(error, f"{context.trace_id:032x}")
+        raised_here = self.blame(error, f"{context.trace_id:032x}")
         if result == "cancellation":
             return
         span.set_attribute(names.ERROR_TYPE, error_type(error))

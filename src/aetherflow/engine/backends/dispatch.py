@@ -1,0 +1,242 @@
+"""The sender's side: an execution becomes an envelope, and the report on it a result, a span and a duration."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final, NoReturn
+
+from dependency_injector import providers
+from opentelemetry.context import get_current
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    get_current_span,
+    set_span_in_context,
+    use_span,
+)
+
+from aetherflow.engine.backends.base import backend
+from aetherflow.engine.backends.envelope import (
+    Envelope,
+    Reference,
+    Report,
+    context_reference,
+    pack,
+    pickled,
+    process_id,
+    task_reference,
+)
+from aetherflow.engine.backends.errors import NotImportableError, WorkerLostError, load_error
+from aetherflow.engine.plan import CallOp, Slots
+from aetherflow.errors import ConfigurationError
+from aetherflow.resources.context import context_class
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import shield
+from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.observer import Observation, Observer, error_type, result_of
+from aetherflow.telemetry.propagation import inject_context
+from aetherflow.telemetry.relay import Relayed, SpanData, replay
+
+__all__ = ["Submission"]
+
+LARGE: Final = 1 << 16
+"""Bytes of a report from which on it is unpickled off the event loop."""
+
+_DURATIONS: Final = {
+    metric.name: metric for metric in (names.NODE_DURATION, names.RUN_DURATION, names.OPERATION_DURATION)
+}
+
+
+class Submission:
+    """One execution on a worker: :meth:`wait` for its result, or await :meth:`arrival`.
+
+    Args:
+        observer: What observes it.
+        op: The node.
+        slots: The run's slots.
+        extra: Attributes of this execution alone.
+        links: Spans that it follows from.
+    """
+
+    __slots__ = ("_attributes", "_future", "_links", "_observer", "_op", "_parent", "_slots", "_started")
+
+    def __init__(
+        self,
+        observer: Observer,
+        op: CallOp,
+        slots: Slots,
+        extra: Mapping[str, Any] | None,
+        links: Sequence[SpanContext],
+    ) -> None:
+        self._observer = observer
+        self._op = op
+        self._slots = slots
+        self._attributes = {**op.site.attributes, **(extra or {})}
+        self._links = links
+        self._parent = get_current()
+        self._started = time.time_ns()
+        self._future: Future[bytes] | None = None
+
+    def wait(self) -> Any:
+        """Send the execution and return its result; blocks until it is there."""
+        future = self._send()
+        try:
+            payload = future.result()
+        except BaseException as error:  # noqa: BLE001  # raised again
+            self._give_up(error)
+        return self._arrived(payload)
+
+    async def arrival(self, off_loop: Callable[..., Awaitable[Any]]) -> Any:
+        """Send the execution and return its result.
+
+        Args:
+            off_loop: Awaits a call on a thread, where what would block the event loop is done.
+        """
+        try:
+            await off_loop(self._send)
+        except asyncio.CancelledError as error:
+            self._give_up(error)
+        assert self._future is not None  # it was sent
+        try:
+            payload = await asyncio.wrap_future(self._future)
+        except BaseException as error:  # noqa: BLE001  # raised again
+            self._give_up(error)
+        return await off_loop(self._arrived, payload) if len(payload) > LARGE else self._arrived(payload)
+
+    # --- there ---------------------------------------------------------------------------------------------
+
+    def _send(self) -> Future[bytes]:
+        tracer, op = self._observer.tracer, self._op
+        if tracer is None:
+            return self._sent()
+        attributes = {names.FLOW_NAME: op.site.attributes[names.FLOW_NAME], names.EXECUTOR_NAME: str(op.executor)}
+        name = names.SUBMIT_SPAN.format(node=op.task.name)
+        span = tracer.start_span(name, self._parent, SpanKind.PRODUCER, attributes)
+        self._parent = set_span_in_context(span, self._parent)
+        with use_span(span, end_on_exit=True):
+            try:
+                return self._sent()
+            except Exception as error:
+                span.set_attribute(names.ERROR_TYPE, error_type(error))
+                self._blame(error)
+                raise
+
+    def _sent(self) -> Future[bytes]:
+        op, slots = self._op, self._slots
+        function, owner = task_reference(op.task)
+        args, kwargs = op.arguments(slots)
+        envelope = Envelope(
+            node=op.task.name,
+            function=function,
+            arguments=pack(op.task, (*owner, *args), kwargs),
+            injected=tuple(name for name, _ in op.injected),
+            context=_context_for(op, slots),
+            attributes=self._attributes,
+            label=op.site.label,
+            links=tuple(self._links),
+            carrier=inject_context(self._parent),
+            wants_spans=self._observer.tracing,
+            sender=process_id(),
+            executor=str(op.executor),
+        )
+        self._future = backend(envelope.executor).submit(pickle.dumps(envelope, pickle.HIGHEST_PROTOCOL))
+        return self._future
+
+    def _blame(self, error: BaseException) -> None:
+        """Mark an error as recorded, so that no span above records it again."""
+        trace_id = get_current_span(self._parent).get_span_context().trace_id
+        Observation(self._op.site).blame(error, f"{trace_id:032x}" if self._observer.tracing else "")
+
+    # --- and back ------------------------------------------------------------------------------------------
+
+    def _arrived(self, payload: bytes) -> Any:
+        """Emit what the worker reports and return the result, or raise the error that it reports."""
+        report: Report = pickle.loads(payload)
+        error = None if report.error is None else load_error(report.error)
+        self._keep(report.relayed, report.duration, error, report.span)
+        if error is not None:
+            raise error
+        assert report.value is not None  # a report has one of both
+        return pickle.loads(report.value)
+
+    def _give_up(self, error: BaseException) -> NoReturn:
+        """Emit that the execution ended without a report, and raise why.
+
+        Args:
+            error: What ended the wait: whatever the backend says, or an interruption, which begins no more.
+        """
+        future = self._future
+        if future is not None and (isinstance(error, Exception) or _was_taken_away(future, error)):
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            failure = WorkerLostError(self._op.task.name, str(self._op.executor), reason)
+            self._keep_lost(failure)
+            raise failure from error
+        if future is not None and not future.cancel():
+            self._keep_lost(error)
+        raise error
+
+    def _keep_lost(self, error: BaseException) -> None:
+        """Emit a span, from the submission until now, for an execution of which nothing else is known."""
+        span = SpanData(self._op.task.name, SpanKind.CONSUMER, self._started, ended=time.time_ns())
+        span.attributes = {**self._attributes, names.NODE_RESULT: result_of(error)}
+        span.links = list(self._links)
+        if isinstance(error, Exception):
+            span.attributes[names.ERROR_TYPE] = error_type(error)
+            span.status = (StatusCode.ERROR, f"{type(error).__name__}: {error}")
+            span.record_exception(error)
+            self._blame(error)
+        self._keep(Relayed((span,)), time.time_ns() - self._started, error, None)
+
+    def _keep(self, relayed: Relayed, duration: int, error: BaseException | None, span: SpanContext | None) -> None:
+        op, observer, context = self._op, self._observer, self._parent
+        try:
+            if observer.tracer is not None and relayed.spans:
+                span = replay(relayed, observer.tracer, self._parent)[0]
+            if span is not None:
+                context = set_span_in_context(NonRecordingSpan(span), context)
+            if op.span_slot is not None:
+                self._slots[op.span_slot] = span
+            is_failure = error is not None and result_of(error) != "cancellation"
+            series = op.site.failed(error_type(error)) if error is not None and is_failure else op.site.series
+            observer.keep(series, duration, context)
+            for name, attributes, seconds in relayed.durations:
+                observer.keep(registry.series(_DURATIONS[name], attributes), round(seconds * 1e9), context)
+        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+            shield.caught(failure, "emitting what a worker has reported")
+
+
+def _was_taken_away(future: Future[bytes], error: BaseException) -> bool:
+    """Tell whether an awaited future was cancelled by its backend, rather than the task that awaits it."""
+    if not isinstance(error, asyncio.CancelledError) or not future.cancelled():
+        return False
+    task = asyncio.current_task()
+    return task is None or task.cancelling() == 0
+
+
+def _context_for(op: CallOp, slots: Slots) -> tuple[Reference, bytes] | None:
+    """Return how a worker builds the context to inject from, and what it has to be configured with."""
+    if op.container is None:
+        return None
+    for name, slot in op.injected:
+        if slots[slot].last_overriding is not None:
+            raise ConfigurationError(
+                f"node {op.task.name!r}: the provider of parameter {name!r} is overridden, which does not reach the "
+                f"context that a worker builds; run the node with executor='thread', or override it in a subclass"
+            )
+    container = slots[op.container]()
+    kind = context_class(container)
+    if not isinstance(kind, type):
+        reason = "it has no class of its own; subclass BaseFlowContext"
+        raise NotImportableError(op.task.name, f"its context {container!r}", reason)
+    values = {
+        name: value
+        for name, provider in container.providers.items()
+        if isinstance(provider, providers.Configuration) and isinstance(value := provider(), dict)
+    }
+    return context_reference(kind, op.task.name), pickled(values, op.task.name, "the configuration of its context")

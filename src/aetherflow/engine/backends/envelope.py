@@ -1,0 +1,202 @@
+"""What crosses to a worker and back: a task envelope, and the report on what became of it.
+
+Containers and thread-locals do not pickle, so an envelope names what the worker has to import: the node's function and
+the context class that it builds a context of its own from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial, reduce
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from opentelemetry.trace import SpanContext
+
+from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError
+from aetherflow.engine.graph import Task
+from aetherflow.telemetry.relay import Relayed
+
+__all__ = ["Envelope", "Reference", "Report", "context_reference", "function_of", "pack", "pickled", "process_id"]
+__all__ += ["task_reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The name of something that both sides can import."""
+
+    module: str
+    qualname: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.qualname}"
+
+    def resolve(self) -> Any:
+        """Import it.
+
+        Raises:
+            ImportError: There is no such module.
+            AttributeError: The module holds no such name.
+        """
+        module = importlib.import_module(self.module)
+        return reduce(getattr, self.qualname.split("."), module)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One execution, as it is sent to a worker.
+
+    Args:
+        node: The node's name.
+        function: Where to import the function from, or the pickled function itself.
+        arguments: The pickled positional and keyword arguments.
+        injected: The parameters that the worker injects.
+        context: The context class that it injects them from, and the values of its configurations, pickled.
+        attributes: Attributes of the span.
+        label: How a note on an error names the node.
+        links: Spans that the execution follows from.
+        carrier: The trace context in W3C headers.
+        wants_spans: Whether the sender emits spans that the worker has no provider for.
+        sender: The process that sent it.
+        executor: The kind of worker.
+    """
+
+    node: str
+    function: Reference | bytes
+    arguments: bytes
+    injected: tuple[str, ...]
+    context: tuple[Reference, bytes] | None
+    attributes: Mapping[str, Any]
+    label: str
+    links: tuple[SpanContext, ...]
+    carrier: Mapping[str, str]
+    wants_spans: bool
+    sender: str
+    executor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of an execution.
+
+    Args:
+        value: The pickled result; None where an error was raised.
+        error: The pickled error; None where there was none.
+        duration: Nanoseconds.
+        span: The context of the node's span, where the worker itself has emitted it.
+        relayed: What the sender has to emit, the node's span first.
+    """
+
+    value: bytes | None
+    error: bytes | None
+    duration: int
+    span: SpanContext | None
+    relayed: Relayed
+
+
+def process_id() -> str:
+    """Return what tells this process from all others, on other machines too."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def pickled(value: object, node: str, what: str) -> bytes:
+    """Pickle a value that a node takes or returns.
+
+    Raises:
+        NotPicklableError: It does not pickle; ``what`` tells which value it is.
+    """
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # pickling runs code of any class
+        raise NotPicklableError(node, what, value, str(error)) from error
+
+
+def pack(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    """Pickle the arguments of an execution.
+
+    Raises:
+        NotPicklableError: One of them does not pickle; names its parameter.
+    """
+    try:
+        return pickle.dumps((args, dict(kwargs)), pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        names = [parameter.name for parameter in task.parameters]
+        if isinstance(task.func, MethodType):
+            names.insert(0, "self")
+        named = dict(zip([*names, *(f"*{index}" for index in range(len(names), len(args)))], args, strict=False))
+        for name, value in {**named, **kwargs}.items():
+            pickled(value, task.name, f"parameter {name!r}")
+        raise
+
+
+def task_reference(task: Task) -> tuple[Reference | bytes, tuple[Any, ...]]:
+    """Return how a worker finds a node's function, and the object it is a method of, as arguments.
+
+    Raises:
+        NotImportableError: A worker would not find it.
+        NotPicklableError: It has no name of its own and does not pickle.
+    """
+    method: object = task.func
+    owner = (method.__self__,) if isinstance(method, MethodType) else ()
+    func, own = (_unbound(task.func), _unbound(task.call)) if owner else (task.func, task.call)
+    if not isinstance(func, FunctionType | BuiltinFunctionType):
+        if task.call is not task.func:
+            raise NotImportableError(task.name, repr(func), "a node with retry= or timeout= has to be a function")
+        return pickled(func, task.name, "the function"), ()
+    reference = Reference(func.__module__, func.__qualname__)
+    reason = _why_not(reference)
+    if reason is None:
+        call, plain = function_of(reference.resolve())
+        if plain is not func or call is not own:
+            reason = "that name holds something else; decorate the function with @node(…) where it is defined"
+    if reason is not None:
+        raise NotImportableError(task.name, f"its function {reference}", reason)
+    return reference, owner
+
+
+def _unbound(call: Any) -> Any:
+    """Return the function of a method, which with policies around it is a partial call."""
+    if isinstance(call, MethodType):
+        return call.__func__
+    return call.func if isinstance(call, partial) else call
+
+
+def function_of(found: Any) -> tuple[Any, Any]:
+    """Return what to call for a node or function that was imported, policies in place, and its plain function."""
+    task = getattr(found, "task", None)
+    return (task.call, task.func) if isinstance(task, Task) else (found, found)
+
+
+def context_reference(kind: type, node: str) -> Reference:
+    """Return how a worker finds a context class.
+
+    Raises:
+        NotImportableError: A worker would not find it.
+    """
+    reference = Reference(kind.__module__, kind.__qualname__)
+    reason = _why_not(reference)
+    if reason is None and reference.resolve() is not kind:
+        reason = "that name holds something else"
+    if reason is not None:
+        raise NotImportableError(node, f"its context class {reference}", reason)
+    return reference
+
+
+def _why_not(reference: Reference) -> str | None:
+    """Return why a worker could not import something; None where it could."""
+    if "<locals>" in reference.qualname or "<lambda>" in reference.qualname:
+        return "it is defined inside a function, or a lambda; define it at the top of a module"
+    module: ModuleType | None = sys.modules.get(reference.module)
+    if reference.module == "__main__" and not (getattr(module, "__file__", None) or getattr(module, "__spec__", None)):
+        return "it is defined interactively; define it in a module"
+    try:
+        reference.resolve()
+    except (ImportError, AttributeError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,181 @@
+"""The worker's side: :func:`execute` turns an envelope into a report, and nothing it runs into escapes it."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, copy_context
+from typing import Any, Final, cast
+
+from dependency_injector import providers
+from dependency_injector.containers import DynamicContainer
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import SpanKind
+
+from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id
+from aetherflow.engine.backends.errors import NotImportableError, dump_error
+from aetherflow.engine.loops import run_coroutine
+from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
+from aetherflow.resources.markers import marker_target, resolve_marker
+from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
+from aetherflow.telemetry.observer import Site, current_observer
+from aetherflow.telemetry.propagation import extract_context
+from aetherflow.telemetry.relay import Recording, recording_in, relay_missing_signals
+
+__all__ = ["execute", "is_worker"]
+
+_on_worker: Final[ContextVar[bool]] = ContextVar("aetherflow_on_worker", default=False)
+
+
+def is_worker() -> bool:
+    """Tell whether the caller runs on a worker already: what it starts stays there, so that workers never wait."""
+    return _on_worker.get()
+
+
+def execute(payload: bytes) -> bytes:
+    """Carry out the execution in an envelope.
+
+    Args:
+        payload: The pickled :class:`Envelope`.
+
+    Returns:
+        The pickled :class:`Report`.
+    """
+    envelope: Envelope = pickle.loads(payload)
+    # A context of its own, so that what is local to it does not outlive the execution.
+    report = copy_context().run(_reported, envelope)
+    return pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
+
+
+def _reported(envelope: Envelope) -> Report:
+    _on_worker.set(True)
+    context = extract_context(envelope.carrier)
+    recording = Recording(spans=envelope.wants_spans)
+    if envelope.sender != process_id():  # a thread of the sender itself has its providers
+        relay_missing_signals()
+        context = recording_in(context, recording)
+    token = attach(context)
+    try:
+        return _observed(envelope, recording)
+    finally:
+        detach(token)
+
+
+def _observed(envelope: Envelope, recording: Recording) -> Report:
+    names = {key: envelope.attributes[key] for key in (FLOW_NAME, NODE_NAME)}
+    site = Site(
+        envelope.node,
+        NODE_DURATION,
+        names,
+        envelope.attributes,
+        label=envelope.label,
+        kind=SpanKind.CONSUMER,
+        is_kept=False,
+    )
+    value = failure = None
+    seen = current_observer().begin(site, links=envelope.links)
+    started = time.perf_counter_ns()
+    token = seen.enter()
+    try:
+        value = pickled(_called(envelope), envelope.node, "the result")
+    except BaseException as error:  # noqa: BLE001  # raised where the execution was sent from
+        failure = error
+    finally:
+        duration = time.perf_counter_ns() - started
+        seen.end(failure)
+        seen.leave(token)
+    worker = f"{envelope.executor} worker {os.getpid()}"
+    relayed = recording.taken()
+    return Report(
+        value,
+        None if failure is None else dump_error(failure, worker),
+        duration,
+        None if relayed.spans else seen.context,
+        relayed,
+    )
+
+
+def _called(envelope: Envelope) -> Any:
+    call, function = _imported(envelope)
+    args, kwargs = pickle.loads(envelope.arguments)
+    parameters = _parameters(function)
+    if envelope.injected:
+        kwargs.update(
+            _injected(envelope, [p for p in parameters if p.name in envelope.injected and p.name not in kwargs])
+        )
+    for parameter in parameters[len(args) :]:
+        if parameter.kind is not parameter.POSITIONAL_ONLY:
+            break
+        value = kwargs.pop(parameter.name, parameter.default)
+        if value is parameter.empty:
+            break  # the call itself tells best what it misses
+        args = (*args, value)
+    value = call(*args, **kwargs)
+    return run_coroutine(lambda: value) if inspect.iscoroutine(value) else value
+
+
+def _imported(envelope: Envelope) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    if isinstance(envelope.function, bytes):
+        return function_of(pickle.loads(envelope.function))
+    return function_of(_resolved(envelope.function, envelope.node, "its function"))
+
+
+def _resolved(reference: Reference, node: str, what: str) -> Any:
+    try:
+        return reference.resolve()
+    except (ImportError, AttributeError) as error:
+        raise NotImportableError(node, f"{what} {reference}", str(error)) from error
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError:  # annotations that cannot be evaluated here say nothing to us
+        signature = inspect.signature(function)
+    return tuple(signature.parameters.values())
+
+
+def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
+    context = _context(envelope)
+    found = {}
+    for parameter in parameters:
+        marker = marker_target(parameter.default, parameter.annotation)
+        if marker is None:
+            found[parameter.name] = provider_at(context, parameter.name)
+        else:
+            found[parameter.name] = resolve_marker(marker, context_class(context))(context)
+    opening = init_resources_for(context, found.values())
+    if opening is not None:
+        run_coroutine(lambda: opening)
+    return {name: provider() for name, provider in found.items()}
+
+
+_contexts: dict[object, AnyContext] = {}
+_building = threading.RLock()
+
+
+def _context(envelope: Envelope) -> AnyContext:
+    """Return this process's context of a class and its configuration, built when first needed, closed at exit."""
+    with _building:
+        found = _contexts.get(envelope.context)
+        if found is None:
+            assert envelope.context is not None  # the sender names it where anything is injected
+            reference, values = envelope.context
+            made: AnyContext = _resolved(reference, envelope.node, "its context class")()
+            for name, value in pickle.loads(values).items():
+                cast("providers.Configuration", provider_at(made, name)).from_dict(value)
+            found = _contexts[envelope.context] = made
+            atexit.register(_close, made)
+        return found
+
+
+def _close(context: AnyContext) -> None:
+    if isinstance(context, FlowContextInstance):
+        context.__exit__(None, None, None)
+    elif isinstance(context, DynamicContainer):
+        context.shutdown_resources()

@@ -53,14 +53,14 @@ def _fresh_process(tmp_path: Path) -> Iterator[None]:
                 patch.delenv(name)
         patch.chdir(tmp_path)
         _forget_providers(patch)
+        # The default settings become ordinary ones once anything reads them, be it pytest while it collects.
+        object.__setattr__(config.perf_config, "__class__", config._ReadOnFirstUse)
         token = context.attach(context.Context())
         yield
         context.detach(token)
         if setup._state.current is not None:
             setup._state.current.shutdown()
         active.set_active(None)
-        # The default settings turn into ordinary ones once they are read; the next test reads its own.
-        object.__setattr__(config.perf_config, "__class__", config._ReadOnFirstUse)
 
 
 def _forget_providers(patch: pytest.MonkeyPatch) -> None:

@@ -300,7 +300,7 @@ class _SpanObservation(Observation):
         result = result_of(error)
         span.set_attribute(names.NODE_RESULT if site.is_node else names.RUN_RESULT, result)
         context = span.get_span_context()
-        raised_here = self.blame(error, f"{context.trace_id:032x}")
+        raised_here = self.blame(error, f"{context.trace_id:032x}" if context.is_valid else "")
         if result == "cancellation":
             return
         span.set_attribute(names.ERROR_TYPE, error_type(error))

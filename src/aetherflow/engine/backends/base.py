@@ -86,7 +86,7 @@ def backend(executor: str) -> Backend:
             try:
                 found = _made[executor] = make()
             except ModuleNotFoundError as error:
-                if not package or error.name != package:
+                if error.name not in (executor, package):
                     raise
                 raise MissingExtraError(executor, package) from error
         return found

@@ -150,8 +150,9 @@ class Submission:
 
     def _blame(self, error: BaseException) -> None:
         """Mark an error as recorded, so that no span above records it again."""
-        trace_id = get_current_span(self._parent).get_span_context().trace_id
-        Observation(self._op.site).blame(error, f"{trace_id:032x}" if self._observer.tracing else "")
+        context = get_current_span(self._parent).get_span_context()
+        is_traced = context.is_valid and self._observer.tracing
+        Observation(self._op.site).blame(error, f"{context.trace_id:032x}" if is_traced else "")
 
     # --- and back ------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class MissingInputError(AetherFlowError, LookupError):
         self.node = node
         self.parameter = parameter
         self.available = tuple(available)
+        self.reason = reason
         names = ", ".join(self.available) or "nothing"
         tail = f" ({reason})" if reason else ""
         super().__init__(

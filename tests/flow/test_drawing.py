@@ -146,8 +146,8 @@ def shape(step: Step) -> tuple[Any, ...]:
             return ("chain", *map(shape, parts))
         case FanOut(branches, executor, workers, collect):
             return ("fan out", *map(shape, branches), executor, workers, collect)
-        case Map(body, workers, split, keyed, executor, collect):
-            return ("map", shape(body), workers, split, keyed, executor, collect)
+        case Map(body, workers, split, keyed, executor, collect, copies):
+            return ("map", shape(body), workers, split, keyed, executor, collect, copies)
         case Branch(choices, default):
             return ("branch", *((key, shape(it)) for key, it in choices.items()), default and shape(default))
         case Repeat(body, times, until):

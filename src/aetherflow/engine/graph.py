@@ -105,8 +105,9 @@ class Map:
         body: What runs once an element.
         workers: How many run at once at most; None for as many as the pool has.
         split: True where the output must be iterable; None to split a list, a tuple or a mapping of one list, and
-            to run the body ``workers`` times on the whole output otherwise; False to always do the latter.
+            to run the body ``copies`` times on the whole output otherwise; False to always do the latter.
         keyed: Whether results are a mapping ``name[0]``, ``name[1]``… or a list.
+        copies: How many executions there are where nothing is split.
     """
 
     body: Step
@@ -115,6 +116,7 @@ class Map:
     keyed: bool = False
     executor: str | None = None
     collect: bool = False
+    copies: int = 1
 
     @property
     def name(self) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import Any
 
+from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
-from aetherflow.engine.walk import observed
 from aetherflow.telemetry.accumulators import FOLD_AT
 from aetherflow.telemetry.observer import Observation, Observer
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
+from aetherflow.engine.pool import lent_thread
+
 __all__ = ["run_coroutine"]
 
 T = TypeVar("T")
@@ -42,12 +44,22 @@ def _loop(depth: int) -> asyncio.AbstractEventLoop:
         return _loops[depth]
 
 
+def _free_depth() -> int:
+    """Return the first depth from the context's on whose loop this thread does not run, and so does not block."""
+    depth = _depth.get()
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        return depth
+    return max(depth, _loops.index(here) + 1) if here in _loops else depth
+
+
 def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
     """Run a coroutine function on a background loop, in the calling context, and wait for its result.
 
     An interruption of the wait, such as Ctrl-C, cancels the coroutine.
     """
-    depth = _depth.get()
+    depth = _free_depth()
 
     async def descend() -> tuple[T | None, BaseException | None]:
         _depth.set(depth + 1)
@@ -58,7 +70,8 @@ def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: A
 
     future = asyncio.run_coroutine_threadsafe(descend(), _loop(depth))
     try:
-        value, error = future.result()
+        with lent_thread():
+            value, error = future.result()
     except BaseException:
         future.cancel()
         raise

@@ -6,15 +6,15 @@ Operations carry all that was decided beforehand and no state of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.telemetry.observer import Site
 
 __all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp"]
-__all__ += ["FanOutOp", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "SubOp"]
+__all__ += ["FanOutOp", "Maker", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "Source", "SubOp"]
 
 Slots = list[Any]
 
@@ -39,6 +39,20 @@ FIRST: Final = 2
 """The slot of the first named input."""
 
 
+class Maker(NamedTuple):
+    """A node that may have made a value; it has, if ``given`` is None or a slot that is set."""
+
+    name: str
+    given: int | None = None
+
+
+class Source(NamedTuple):
+    """A slot that may fill a parameter, and who may have made what it holds."""
+
+    slot: int
+    makers: Sequence[Maker]
+
+
 @dataclass(slots=True, eq=False)
 class CallOp:
     """Execute one node.
@@ -50,6 +64,8 @@ class CallOp:
         slot: Where the result goes.
         span_slot: Where the context of its span goes, for links; None where nothing links to it.
         links: Slots of the span contexts it links to.
+        upstream: Where only a run can tell whose output it takes: the sources of each parameter, the first that is
+            set counts.
         task: The task's function and name.
         executor: The kind of worker it runs on; None for where the flow runs.
         arguments: For executions sent to a worker: its positional arguments, and others by name.
@@ -64,6 +80,7 @@ class CallOp:
     task: Task
     arguments: Callable[[Slots], tuple[tuple[Any, ...], dict[str, Any]]]
     links: tuple[int, ...] = ()
+    upstream: tuple[tuple[Source, ...], ...] = ()
     executor: str | None = None
     injected: tuple[tuple[str, int], ...] = ()
     container: int | None = None
@@ -98,7 +115,9 @@ class MapOp:
         op: The body, which works on a copy of the slots.
         source: Where the output to split is.
         slot: Where the results go.
-        workers: The most at once, and how many executions there are where nothing is split; None for no limit.
+        workers: The most at once; None for no limit.
+        copies: How many executions there are where nothing is split.
+        aliases: Other slots that may hold the output to split; they hold the element too then.
         split: As in :class:`aetherflow.engine.graph.Map`.
         keyed: Whether results are a mapping.
         collect: Whether failures are results.
@@ -110,36 +129,35 @@ class MapOp:
     source: int
     slot: int
     workers: int | None
+    copies: int
     split: bool | None
     keyed: bool
     collect: bool
+    aliases: tuple[int, ...] = ()
     span_slots: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
 class BranchOp:
-    """The one operation that stands for the value in ``source``.
-
-    ``clears`` are the slots of all choices: in a second round, what the first one chose must not be found.
-    """
+    """The one operation that stands for the value in ``source``."""
 
     name: str
     source: int
     choices: Mapping[Hashable, Op]
     default: Op | None
     slot: int
-    clears: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class RepeatOp:
-    """An operation several times over."""
+    """An operation several times over, each time in ``clears`` that are unset: no round finds what another one made."""
 
     op: Op
     times: int
     until: Callable[[Any], bool] | None
     previous: int
     slot: int
+    clears: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -165,7 +183,7 @@ class Plan:
         site: Where the run is observed; None for the run of a single node, which is observed as the node.
         blank: The slots after those of the inputs, as a run finds them.
         providers: Names of the providers that a run takes from its context, and their slots.
-        scopes: The scope that each of them was planned for.
+        natures: What each of them was planned for.
         outputs: Names of results, their slots, and whether the slot holds the results of a map.
         linear: The calls of a straight chain of synchronous nodes; empty where the flow is anything else.
         single: Whether the flow is one node, observed without a run span.
@@ -179,7 +197,7 @@ class Plan:
     site: Site | None
     blank: Slots
     providers: tuple[tuple[Callable[[Any], Any], int], ...]
-    scopes: tuple[str, ...]
+    natures: tuple[object, ...]
     outputs: tuple[tuple[str, int, bool], ...]
     linear: tuple[CallOp, ...]
     single: bool

@@ -11,14 +11,15 @@ import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from aetherflow.config import perf_config
 
-__all__ = ["Outcome", "PoolFuture", "ThreadPool", "Ticket", "default_pool", "side_by_side"]
+__all__ = ["Outcome", "PoolFuture", "ThreadPool", "Ticket", "default_pool", "lent_thread", "side_by_side"]
 
 IDLE_SECONDS: Final = 60.0
 """A thread without work for this long ends; thread-local objects live until then."""
@@ -88,6 +89,7 @@ class ThreadPool:
         self._idle = 0
         self._named = 0
         self._withdrawn = 0
+        self._lent = 0
 
     def submit(self, work: Callable[[], object]) -> Ticket:
         """Have a thread run ``work``, which must not raise; return the ticket to withdraw it with."""
@@ -97,14 +99,28 @@ class ThreadPool:
             if self._idle:
                 self._idle -= 1  # that thread is spoken for, whichever takes the work
                 return ticket
-            if self._threads >= self.size:
-                ticket.is_sure = False
-                return ticket
-            self._threads += 1
-            self._named += 1
-            name = f"{self.name}-{self._named}"
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+            ticket.is_sure = self._grow()
         return ticket
+
+    def _grow(self) -> bool:
+        if self._threads >= self.size + self._lent:
+            return False
+        self._threads += 1
+        self._named += 1
+        threading.Thread(target=self._work, name=f"{self.name}-{self._named}", daemon=True).start()
+        return True
+
+    def lend(self) -> None:
+        """Have one more thread, since one of the pool waits for what may need a thread to get on."""
+        with self._lock:
+            self._lent += 1
+            if not self._idle and not self._queue.empty():
+                self._grow()
+
+    def take_back(self) -> None:
+        """Have one thread less: the one that waited goes on. A surplus thread ends when it is done with its work."""
+        with self._lock:
+            self._lent -= 1
 
     def withdraw(self, tickets: Iterable[Ticket]) -> None:
         """Take work back that no thread has begun, so that it keeps nothing alive while it waits for a full pool."""
@@ -148,6 +164,7 @@ class ThreadPool:
         return future
 
     def _work(self) -> None:
+        _here.worker = _Worker(self)
         while (ticket := self._take()) is not None:
             ticket.use()
 
@@ -155,6 +172,9 @@ class ThreadPool:
         """Return the next ticket, or None where the thread is to end."""
         while True:
             with self._lock:
+                if self._threads > self.size + self._lent:
+                    self._threads -= 1
+                    return None
                 try:
                     return self._queue.get_nowait()
                 except Empty:  # known under the lock: nothing can be put between looking and being counted as idle
@@ -176,6 +196,40 @@ class ThreadPool:
     def statistics(self) -> dict[str, int]:
         """Return how many threads there are, how many are idle, and how many calls wait."""
         return {"workers": self._threads, "idle": self._idle, "queued": self._queue.qsize(), "size": self.size}
+
+
+class _Worker:
+    """One thread of a pool: how many of its coroutines wait."""
+
+    __slots__ = ("pool", "waits")
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self.pool = pool
+        self.waits = 0
+
+
+_here = threading.local()
+
+
+@contextmanager
+def lent_thread() -> Iterator[None]:
+    """While this thread waits for an event loop, another may work in its place, if it is one of a pool.
+
+    What the loop has to do may need a thread of that pool, all of which may wait like this one.
+    """
+    worker: _Worker | None = getattr(_here, "worker", None)
+    if worker is None:
+        yield
+        return
+    worker.waits += 1
+    if worker.waits == 1:  # of many coroutines that wait on one thread, only the first lends it
+        worker.pool.lend()
+    try:
+        yield
+    finally:
+        worker.waits -= 1
+        if not worker.waits:
+            worker.pool.take_back()
 
 
 class _Default:

@@ -6,11 +6,12 @@ makes it current, takes an item, and lets go of it before handing the item out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from opentelemetry.context import get_current
+from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.telemetry.conventions import STREAM_ITEMS
@@ -24,12 +25,15 @@ Ended = Callable[[BaseException | None], None]
 class _Observed:
     """What both kinds of stream share: the observation and who wants to know of its end."""
 
-    __slots__ = ("_ended", "_extra", "_items", "_observer", "_parent", "_seen", "_site", "closed")
+    __slots__ = ("_ended", "_extra", "_items", "_links", "_observer", "_parent", "_seen", "_site", "closed")
 
-    def __init__(self, observer: Observer, site: Site, extra: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, observer: Observer, site: Site, extra: Mapping[str, Any] | None, links: Sequence[SpanContext]
+    ) -> None:
         self._observer = observer
         self._site = site
         self._extra = extra
+        self._links = links
         self._parent = get_current()
         self._seen: Observation | None = None
         self._items = 0
@@ -42,7 +46,7 @@ class _Observed:
 
     def _step(self) -> tuple[Observation, object]:
         if self._seen is None:
-            self._seen = self._observer.begin(self._site, self._extra, parent=self._parent)
+            self._seen = self._observer.begin(self._site, self._extra, self._links, self._parent)
         return self._seen, self._seen.enter()
 
     def _end(self, error: BaseException | None = None) -> None:
@@ -62,9 +66,14 @@ class Stream(_Observed, Iterator[Any]):
     __slots__ = ("_generator",)
 
     def __init__(
-        self, observer: Observer, site: Site, generator: Generator[Any, Any, Any], extra: Mapping[str, Any] | None
+        self,
+        generator: Generator[Any, Any, Any],
+        observer: Observer,
+        site: Site,
+        extra: Mapping[str, Any] | None = None,
+        links: Sequence[SpanContext] = (),
     ) -> None:
-        super().__init__(observer, site, extra)
+        super().__init__(observer, site, extra, links)
         self._generator = generator
 
     def __iter__(self) -> Self:
@@ -123,9 +132,14 @@ class AsyncStream(_Observed, AsyncIterator[Any]):
     __slots__ = ("_generator",)
 
     def __init__(
-        self, observer: Observer, site: Site, generator: AsyncGenerator[Any, Any], extra: Mapping[str, Any] | None
+        self,
+        generator: AsyncGenerator[Any, Any],
+        observer: Observer,
+        site: Site,
+        extra: Mapping[str, Any] | None = None,
+        links: Sequence[SpanContext] = (),
     ) -> None:
-        super().__init__(observer, site, extra)
+        super().__init__(observer, site, extra, links)
         self._generator = generator
 
     def __aiter__(self) -> Self:
@@ -174,6 +188,9 @@ class AsyncStream(_Observed, AsyncIterator[Any]):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def __del__(self) -> None:
+        self._end()  # left alone: the loop that it ran on closes the generator itself
 
     def __iter__(self) -> Iterator[Any]:
         try:

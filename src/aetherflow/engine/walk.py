@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from opentelemetry.trace import SpanContext
-
 from aetherflow.engine import pool
+from aetherflow.engine.backends.dispatch import Submission
+from aetherflow.engine.backends.worker import is_worker
+from aetherflow.engine.execution import contexts, links, observed, observed_async, opened, told
 from aetherflow.engine.graph import Kind
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.engine.plan import (
@@ -43,8 +44,6 @@ __all__ = [
     "Failure",
     "SyncDriver",
     "drive",
-    "observed",
-    "observed_async",
     "walk",
     "walk_within",
 ]
@@ -76,57 +75,8 @@ class Driver(Protocol):
         ...
 
 
-def observed(observer: Observer, op: CallOp, slots: Slots, extra: Mapping[str, Any] | None = None) -> Any:
-    """Execute a synchronous node with its span current."""
-    seen = observer.begin(op.site, extra or slots[PARTITION], _links(op, slots))
-    if op.span_slot is not None:
-        slots[op.span_slot] = seen.context
-    token = seen.enter()
-    try:
-        value = op.invoke(slots)
-    except BaseException as error:
-        seen.end(error)
-        raise
-    else:
-        seen.end()
-        return value
-    finally:
-        seen.leave(token)
-
-
-async def observed_async(observer: Observer, op: CallOp, slots: Slots, extra: Mapping[str, Any] | None = None) -> Any:
-    """Execute an asynchronous node with its span current."""
-    seen = observer.begin(op.site, extra or slots[PARTITION], _links(op, slots))
-    if op.span_slot is not None:
-        slots[op.span_slot] = seen.context
-    token = seen.enter()
-    try:
-        value = await op.invoke(slots)
-    except BaseException as error:
-        seen.end(error)
-        raise
-    else:
-        seen.end()
-        return value
-    finally:
-        seen.leave(token)
-
-
-def _links(op: CallOp, slots: Slots) -> list[SpanContext]:
-    found: list[SpanContext] = []
-    for slot in op.links:
-        held = slots[slot]
-        if isinstance(held, list):
-            found.extend(held)
-        elif held is not UNSET and held is not None:
-            found.append(held)
-    return found
-
-
-def opened(observer: Observer, op: CallOp, slots: Slots, extra: Mapping[str, Any] | None = None) -> Any:
-    """Return the stream of a generator node; it is observed as it is pulled."""
-    kind = Stream if op.kind is Kind.STREAM else AsyncStream
-    return kind(observer, op.site, op.invoke(slots), extra or slots[PARTITION])
+def _sent(observer: Observer, op: CallOp, slots: Slots) -> Submission:
+    return Submission(observer, op, slots, told(op, slots), links(op, slots))
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -149,6 +99,8 @@ class SyncDriver:
 
     async def call(self, op: CallOp, slots: Slots) -> Any:
         """Execute a node and return its result."""
+        if op.executor is not None and not is_worker():
+            return _sent(self.observer, op, slots).wait()
         if op.kind is Kind.SYNC:
             return observed(self.observer, op, slots)
         if op.kind is Kind.ASYNC:
@@ -177,6 +129,8 @@ class AsyncDriver:
 
     async def call(self, op: CallOp, slots: Slots) -> Any:
         """Execute a node and return its result."""
+        if op.executor is not None and not is_worker():
+            return await _sent(self.observer, op, slots).arrival(off_loop)
         if op.kind is Kind.SYNC:
             return await off_loop(observed, self.observer, op, slots)
         if op.kind is Kind.ASYNC:
@@ -224,7 +178,8 @@ async def off_loop(function: Callable[..., T], *arguments: Any) -> T:
     future = pool.default_pool().call(copy_context().run, _outcome_of, function, arguments)
     waiting = asyncio.wrap_future(future)
     try:
-        outcome = await asyncio.shield(waiting)
+        with pool.lent_thread():  # the loop may be one that a node runs on a thread of the pool
+            outcome = await asyncio.shield(waiting)
     except asyncio.CancelledError:
         if not future.cancel():
             await asyncio.wait([waiting])
@@ -258,8 +213,6 @@ async def walk(op: Op, slots: Slots, driver: Driver) -> None:
             await _map(op, slots, driver)
         case BranchOp():
             chosen = _choose(op, slots[op.source])
-            for slot in op.clears:
-                slots[slot] = UNSET
             await walk(chosen, slots, driver)
             slots[op.slot] = slots[chosen.slot]
         case RepeatOp():
@@ -291,13 +244,16 @@ def _raise_or_keep(keys: Sequence[str], outcomes: Sequence[Outcome], collect: bo
 async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
     value = slots[op.source]
     elements = elements_of(value, op.split, op.key)
-    count = (op.workers or 1) if elements is None else len(elements)
+    count = op.copies if elements is None else len(elements)
     copies = []
     for index in range(count):
         copy = slots.copy()
         copy[PARTITION] = extra = {BATCH_INDEX: index, BATCH_COUNT: count}
         if elements is not None:
             copy[op.source] = element = elements[index]
+            for alias in op.aliases:
+                if copy[alias] is value:
+                    copy[alias] = element
             if hasattr(element, "__len__"):
                 extra[BATCH_SIZE] = len(element)
         copies.append(copy)
@@ -310,7 +266,7 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
         for copy, outcome, key in zip(copies, outcomes, keys, strict=True)
     ]
     for inner, outer in op.span_slots:
-        slots[outer] = [copy[inner] for copy in copies if isinstance(copy[inner], SpanContext)]
+        slots[outer] = [context for copy in copies for context in contexts(copy[inner])]
     slots[op.slot] = dict(zip(keys, results, strict=True)) if op.keyed else results
 
 
@@ -356,6 +312,8 @@ def _choose(op: BranchOp, value: Any) -> Op:
 async def _repeat(op: RepeatOp, slots: Slots, driver: Driver) -> None:
     slots[op.previous] = UNSET
     for _ in range(op.times):
+        for slot in op.clears:
+            slots[slot] = UNSET
         await walk(op.op, slots, driver)
         output = slots[op.previous] = slots[op.op.slot]
         if op.until is not None and op.until(output):

@@ -71,8 +71,8 @@ class Binding:
 
     invoke: Callable[[Slots], Any]
     arguments: Callable[[Slots], dict[str, Any]]
-    slots: list[int] = field(default_factory=list)
-    """Every slot that may be read for a value, providers apart."""
+    takes: list[Sequence[Candidate]] = field(default_factory=list)
+    """What may be read for each parameter, providers apart: the first that is set counts."""
     providers: list[tuple[str, int]] = field(default_factory=list)
     """Parameters that are injected, and their providers' slots."""
 
@@ -120,8 +120,8 @@ def _bind_one(parameter: inspect.Parameter, is_first: bool, sources: Open, bindi
     injected = None if certain else _provider(parameter, sources)
     if injected is not None:
         binding.providers.append((parameter.name, injected))
-        binding.slots.extend(candidate.slot for candidate in candidates)
         before = [candidate.slot for candidate in candidates]
+        binding.takes.append(candidates)
         return _Bound(parameter, _injecting(before, injected), None, False, before)
     if is_first:
         candidates = [*sources.forced, *candidates, *sources.previous]
@@ -132,14 +132,15 @@ def _bind_one(parameter: inspect.Parameter, is_first: bool, sources: Open, bindi
     else:
         if is_first and sources.whole is not None:
             candidates.append(Candidate(sources.whole))
-        error = MissingInputError(sources.flow, sources.node, parameter.name, sources.available())
+        reason = "the node that gives it did not get to run" if candidates else ""
+        error = MissingInputError(sources.flow, sources.node, parameter.name, sources.available(), reason)
         if not candidates:
             raise error
         fallback = _missing(error)
     for index, candidate in enumerate(candidates):
         if candidate.certain:
             del candidates[index + 1 :]
-    binding.slots.extend(candidate.slot for candidate in candidates)
+    binding.takes.append(candidates)
     if candidates and candidates[0].certain:
         return _Bound(parameter, itemgetter(candidates[0].slot), candidates[0].slot, False)
     if not candidates:
@@ -174,7 +175,7 @@ def _first_set(candidates: Sequence[int], fallback: Getter) -> Getter:
 
 def _missing(error: MissingInputError) -> Getter:
     def missing(slots: Slots) -> Any:
-        raise MissingInputError(error.flow, error.node, error.parameter, error.available)
+        raise MissingInputError(error.flow, error.node, error.parameter, error.available, error.reason)
 
     return missing
 

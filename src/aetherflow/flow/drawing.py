@@ -72,9 +72,8 @@ def _branches(step: FanOut | Map) -> tuple[str, str]:
     """Return the list of a fan-out and what else is said of it."""
     if isinstance(step, FanOut):
         return f"[{', '.join(map(to_text, step.branches))}]", _options(step, max_workers=step.max_workers)
-    # One worker alone would read as one branch, so that it has to be written as the limit of several.
-    times, limit = (step.workers, None) if step.workers != 1 else (2, 1)
-    return f"[{to_text(step.body)}] * {times}", _options(step, max_workers=limit, split=step.split)
+    limit = step.workers if step.workers != step.copies else None
+    return f"[{to_text(step.body)}] * {step.copies}", _options(step, max_workers=limit, split=step.split)
 
 
 def _options(step: FanOut | Map, **options: object) -> str:

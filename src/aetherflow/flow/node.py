@@ -232,7 +232,7 @@ class Node(Generic[P, R_co, T_co]):
         same = all(branch is branches[0] for branch in branches)
         if same and (len(branches) > 1 or split):
             workers = min(len(branches), max_workers or len(branches))
-            step: Step = Map(steps[0], workers, split, True, executor, collect)
+            step: Step = Map(steps[0], workers, split, True, executor, collect, len(branches))
         elif split is not None:
             raise CompositionError(
                 f"fan_out_to(split={split}): only one node several times, [n] * k, can be split over"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from collections.abc import Callable, Sequence
 
-from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Kind, Map, Repeat, Step, Sub, Task, is_parallel, tasks
+from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Kind, Map, Repeat, Step, Sub, Task
 from aetherflow.engine.plan import (
     FIRST,
     INPUTS,
@@ -16,63 +14,28 @@ from aetherflow.engine.plan import (
     CallOp,
     ChainOp,
     FanOutOp,
+    Maker,
     MapOp,
     Op,
     Plan,
     RepeatOp,
+    Source,
     SubOp,
 )
 from aetherflow.errors import ConfigurationError
 from aetherflow.flow.binding import Binding, Candidate, Open, bind
-from aetherflow.resources.context import AnyContext, context_class, provider_at, provider_names, resources_of
+from aetherflow.flow.injecting import ParameterProvider, container_of, has_resources, nature_of, provider_named
+from aetherflow.flow.scope import Scope
+from aetherflow.flow.sites import node_site, run_site
+from aetherflow.resources.context import AnyContext, context_class, provider_names
 from aetherflow.resources.markers import Getter, marker_target, resolve_marker
-from aetherflow.resources.scopes import AnyProvider, combined_scope, context_locals_of, scope_of
-from aetherflow.telemetry import conventions as names
+from aetherflow.resources.scopes import context_locals_of, scope_of
 from aetherflow.telemetry.conventions import ProviderScope
-from aetherflow.telemetry.observer import Site
 
-__all__ = ["ParameterProvider", "plan"]
+__all__ = ["plan"]
 
 PARALLEL_RESULTS = "parallel_results"
 """The parameter name that means the results of the last fan-out."""
-
-_TYPES: Mapping[Kind, names.NodeType] = {
-    Kind.SYNC: "sync",
-    Kind.ASYNC: "async",
-    Kind.STREAM: "stream",
-    Kind.ASYNC_STREAM: "stream",
-}
-
-
-@dataclass(slots=True)
-class ParameterProvider:
-    """One provider that a flow takes from its context: what asked for it, and how to get it from an instance."""
-
-    name: str
-    get: Getter
-    slot: int
-    scope: ProviderScope
-
-
-@dataclass(slots=True)
-class _Scope:
-    """What a step can see: names of earlier outputs, the output before, and what a first parameter must take."""
-
-    names: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
-    previous: tuple[Candidate, ...] = ()
-    forced: tuple[Candidate, ...] = ()
-    first: bool = True
-    outputs: list[tuple[str, int, bool]] = field(default_factory=list)
-
-    def inner(self) -> _Scope:
-        """Return a scope that sees the same and keeps what is added to itself."""
-        return replace(self, names=dict(self.names), outputs=[])
-
-    def took(self, slot: int) -> None:
-        """Note that the step just planned left its output in ``slot``."""
-        self.previous = (Candidate(slot),)
-        self.forced = ()
-        self.first = False
 
 
 def plan(
@@ -104,16 +67,16 @@ class _Planner:
         self._size = FIRST + len(self._inputs)
         self._providers: dict[object, ParameterProvider] = {}
         self._executor: str | None = None
-        self._makers: dict[int, tuple[str, ...]] = {}  # slot -> names of the nodes that fill it
+        self._makers: dict[int, list[Maker]] = {}  # slot -> who may have filled it
         self._spans: dict[int, Callable[[], list[int]]] = {}  # slot -> slots of the spans that filled it
         self._parallel: set[int] = set()
-        self._output_slots: list[int] = []
+        self._same: dict[int, tuple[int, ...]] = {}  # slot -> slots one of which holds the same
 
     def plan(self, step: Step) -> Plan:
-        scope = _Scope(forced=(Candidate(INPUTS),) if self._value else ())
+        scope = Scope(forced=(Candidate(INPUTS),) if self._value else ())
         op = self._step(step, scope)
         single = isinstance(op, CallOp)
-        site = None if single else self._run_site(self._root, step)
+        site = None if single else run_site(self._root, step)
         parts: Sequence[Op] = op.ops if isinstance(op, ChainOp) else (op,)
         calls = [part for part in parts if isinstance(part, CallOp) and part.kind is Kind.SYNC and not part.executor]
         if single:
@@ -126,38 +89,20 @@ class _Planner:
             site=site,
             blank=[UNSET] * (self._size - FIRST - len(self._inputs)),
             providers=tuple((found.get, found.slot) for found in providers),
-            scopes=tuple(found.scope for found in providers),
+            natures=tuple(map(nature_of, given)),
             outputs=tuple(scope.outputs),
             linear=tuple(calls) if len(calls) == len(parts) else (),
             single=single,
-            context_local=tuple(found.slot for found in providers if self._is_context_local(found)),
-            has_resources=bool(resources_of(self._context, given)) if self._context is not None else False,
+            context_local=tuple(p.slot for p, each in zip(providers, given, strict=False) if context_locals_of(each)),
+            has_resources=any(map(has_resources, given)),
             overridden=any(provider.last_overriding is not None for provider in given),
-        )
-
-    def _is_context_local(self, found: ParameterProvider) -> bool:
-        return self._context is not None and bool(context_locals_of(found.get(self._context)))
-
-    def _run_site(self, flow: str, step: Step) -> Site:
-        attributes = {names.FLOW_NAME: flow, names.FLOW_NODES: sum(1 for _ in tasks(step))}
-        return Site(
-            names.RUN_SPAN.format(flow=flow),
-            names.RUN_DURATION,
-            {names.FLOW_NAME: flow},
-            attributes,
-            is_node=False,
         )
 
     def _slot(self) -> int:
         self._size += 1
         return self._size - 1
 
-    def _output_slot(self) -> int:
-        slot = self._slot()
-        self._output_slots.append(slot)
-        return slot
-
-    def _step(self, step: Step, scope: _Scope) -> Op:
+    def _step(self, step: Step, scope: Scope) -> Op:
         match step:
             case Call(task):
                 return self._call(task, scope)
@@ -177,28 +122,30 @@ class _Planner:
 
     # --- one node ------------------------------------------------------------------------------------------
 
-    def _call(self, task: Task, scope: _Scope) -> CallOp:
+    def _call(self, task: Task, scope: Scope) -> CallOp:
         binding = bind(task.call, task.parameters, self._sources(task, scope))
-        if scope.first and self._value and INPUTS not in binding.slots:
+        if scope.first and self._value and not any(Candidate(INPUTS) in taken for taken in binding.takes):
             raise ConfigurationError(
                 f"flow {self._root!r} was run on a single value, but its first node {task.name!r} has no positional "
                 f"parameter to take it; give a mapping of inputs"
             )
         executor = self._executor_of(task)
-        slot = self._output_slot()
+        slot = self._slot()
+        upstream, sources = self._upstream(binding)
         op = CallOp(
-            site=self._node_site(task, binding),
+            site=node_site(self._flow, task, self._injected(binding), upstream),
             kind=task.kind,
             invoke=binding.invoke,
             slot=slot,
             task=task,
             arguments=lambda slots: ((), binding.arguments(slots)),
             links=self._links(scope),
+            upstream=sources,
             executor=executor,
             injected=tuple(binding.providers),
-            container=self._provider_slot("<container>", _container) if executor and binding.providers else None,
+            container=self._provider_slot("<container>", container_of) if executor and binding.providers else None,
         )
-        self._makers[slot] = (task.name,)
+        self._makers[slot] = [Maker(task.name)]
         self._spans[slot] = lambda: [self._span_slot(op)]
         scope.names[task.name] = (Candidate(slot),)
         scope.outputs.append((task.name, slot, False))
@@ -216,11 +163,11 @@ class _Planner:
             )
         return chosen
 
-    def _sources(self, task: Task, scope: _Scope) -> Open:
+    def _sources(self, task: Task, scope: Scope) -> Open:
         def available() -> list[str]:
             context = () if self._context is None else sorted(provider_names(self._context))
             return [
-                *(f"output {name!r}" for name in scope.names),
+                *(f"output {name!r}" for name, found in scope.names.items() if found),
                 *(f"input {name!r}" for name in self._inputs),
                 *(f"provider {name!r}" for name in context),
             ]
@@ -248,7 +195,7 @@ class _Planner:
             get = resolve_marker(marker, context_class(context))
         elif context is not None and parameter.name in provider_names(context):
             key = name = parameter.name
-            get = _named(name)
+            get = provider_named(name)
         else:
             return None
         return self._provider_slot(key, get, parameter.name)
@@ -260,38 +207,25 @@ class _Planner:
             found = self._providers[key] = ParameterProvider(name, get, self._slot(), scope)
         return found.slot
 
-    def _node_site(self, task: Task, binding: Binding) -> Site:
-        by_slot = {found.slot: found for found in self._providers.values()}
-        injected = [(name, by_slot[slot].scope) for name, slot in binding.providers]
-        upstream = dict.fromkeys(name for slot in binding.slots for name in self._makers.get(slot, ()))
-        attributes: dict[str, Any] = {
-            names.FLOW_NAME: self._flow,
-            names.NODE_NAME: task.name,
-            names.NODE_TYPE: _TYPES[task.declared],
-            names.CODE_FUNCTION_NAME: task.qualname,
-            names.PROVIDER_SCOPE: combined_scope(scope for _, scope in injected),
-        }
-        if injected:
-            attributes[names.PROVIDER_NAMES] = tuple(name for name, _ in injected)
-            attributes[names.PROVIDER_SCOPES] = tuple(scope for _, scope in injected)
-        if upstream:
-            attributes[names.NODE_UPSTREAM] = tuple(upstream)
-        if task.retries:
-            attributes[names.NODE_ATTEMPT] = 1
-        return Site(
-            task.name,
-            names.NODE_DURATION,
-            {names.FLOW_NAME: self._flow, names.NODE_NAME: task.name},
-            attributes,
-            label=f"node {task.name!r} of flow {self._flow!r}",
-        )
+    def _upstream(self, binding: Binding) -> tuple[list[str], tuple[tuple[Source, ...], ...]]:
+        """Return the nodes that a node takes outputs of: their names, or what tells them where runs differ."""
+        made = [[each for each in taken if each.slot in self._makers] for taken in binding.takes]
+        sources = tuple(tuple(Source(each.slot, self._makers[each.slot]) for each in taken) for taken in made if taken)
+        makers = [maker for parameter in sources for source in parameter for maker in source.makers]
+        if all(each.certain for taken in made for each in taken) and all(maker.given is None for maker in makers):
+            return [maker.name for maker in makers], ()
+        return [], sources
+
+    def _injected(self, binding: Binding) -> list[tuple[str, ProviderScope]]:
+        scopes = {found.slot: found.scope for found in self._providers.values()}
+        return [(name, scopes[slot]) for name, slot in binding.providers]
 
     def _span_slot(self, op: CallOp | SubOp) -> int:
         if op.span_slot is None:
             op.span_slot = self._slot()
         return op.span_slot
 
-    def _links(self, scope: _Scope) -> tuple[int, ...]:
+    def _links(self, scope: Scope) -> tuple[int, ...]:
         if not any(candidate.slot in self._parallel for candidate in scope.previous):
             return ()
         found = [slot for candidate in scope.previous for slot in self._spans[candidate.slot]()]
@@ -299,7 +233,7 @@ class _Planner:
 
     def _merged(self, slots: Sequence[int], slot: int) -> None:
         """Say that ``slot`` is filled by what fills ``slots``."""
-        self._makers[slot] = tuple(dict.fromkeys(name for part in slots for name in self._makers.get(part, ())))
+        self._makers[slot] = [maker for part in slots for maker in self._makers.get(part, [])]
         self._spans[slot] = lambda: [found for part in slots if part in self._spans for found in self._spans[part]()]
 
     # --- steps side by side --------------------------------------------------------------------------------
@@ -311,40 +245,56 @@ class _Planner:
         finally:
             self._executor = before
 
-    def _fan_out(self, step: FanOut, scope: _Scope) -> FanOutOp:
+    def _fan_out(self, step: FanOut, scope: Scope) -> FanOutOp:
         scopes = [scope.inner() for _ in step.branches]
         ops = tuple(
             self._within(step.executor, lambda branch=branch, inner=inner: self._step(branch, inner))  # type: ignore[misc]
             for branch, inner in zip(step.branches, scopes, strict=True)
         )
-        slot = self._output_slot()
-        self._share(scope, scopes, step.keys)
+        slot = self._slot()
+        self._share(scope, scopes, step, ops)
         self._merged([op.slot for op in ops], slot)
         self._parallel.add(slot)
         scope.names[PARALLEL_RESULTS] = (Candidate(slot),)
         scope.took(slot)
         return FanOutOp(step.keys, ops, slot, step.max_workers, step.collect)
 
-    def _share(self, scope: _Scope, scopes: Sequence[_Scope], keys: Sequence[str]) -> None:
-        """Make what branches have named visible after them; a name that several give says nothing any more."""
+    def _share(self, scope: Scope, scopes: Sequence[Scope], step: FanOut, ops: Sequence[Op]) -> None:
+        """Make what branches have named visible after them; a name that several give says nothing any more.
+
+        Of a branch whose failure is collected only the result is certain to be there.
+        """
         own = [{name for name, _, _ in inner.outputs} for inner in scopes]
-        for inner, key, mine in zip(scopes, keys, own, strict=True):
+        for inner, key, mine, op in zip(scopes, step.keys, own, ops, strict=True):
             for name in mine:
-                if sum(name in other for other in own) == 1:
+                if sum(name in other for other in own) > 1:
+                    scope.names.pop(name, None)
+                elif inner.names.get(name) == (Candidate(op.slot),) or not step.collect:
                     scope.names[name] = inner.names.get(name, ())
                 else:
-                    scope.names.pop(name, None)
+                    scope.may_have(name, inner)
             for name, slot, spread in inner.outputs:
                 clash = sum(name in other for other in own) > 1
                 scope.outputs.append((f"{key}.{name}" if clash and name != key else name, slot, spread))
 
-    def _map(self, step: Map, scope: _Scope) -> MapOp:
+    def _map(self, step: Map, scope: Scope) -> MapOp:
         (source,) = scope.previous
         inner = scope.inner()
         body = self._within(step.executor, lambda: self._step(step.body, inner))
-        slot = self._output_slot()
-        op = MapOp(step.name, body, source.slot, slot, step.workers, step.split, step.keyed, step.collect)
-        self._makers[slot] = self._makers.get(body.slot, ())
+        slot = self._slot()
+        op = MapOp(
+            key=step.name,
+            op=body,
+            source=source.slot,
+            slot=slot,
+            workers=step.workers,
+            copies=step.copies,
+            split=step.split,
+            keyed=step.keyed,
+            collect=step.collect,
+            aliases=self._same.get(source.slot, ()),
+        )
+        self._makers[slot] = [Maker(maker.name) for maker in self._makers.get(body.slot, [])]
         self._spans[slot] = lambda: self._gathered(op)
         self._parallel.add(slot)
         scope.names[step.name] = scope.names[PARALLEL_RESULTS] = (Candidate(slot),)
@@ -359,24 +309,27 @@ class _Planner:
 
     # --- choices, rounds, flows in flows -------------------------------------------------------------------
 
-    def _branch(self, step: Branch, scope: _Scope) -> BranchOp:
+    def _branch(self, step: Branch, scope: Scope) -> BranchOp:
         (source,) = scope.previous
-        begin = len(self._output_slots)
-        planned: dict[int, tuple[Op, _Scope]] = {}
+        planned: dict[int, tuple[Op, Scope]] = {}
         for choice in step.alternatives:  # a step that stands for several values is planned once
             if id(choice) not in planned:
                 inner = scope.inner()
                 planned[id(choice)] = (self._step(choice, inner), inner)
-        clears = tuple(self._output_slots[begin:])
-        slot = self._output_slot()
+        slot = self._slot()
         for _, inner in planned.values():
             for name, _, _ in inner.outputs:
-                found = tuple(Candidate(candidate.slot, False) for candidate in inner.names.get(name, ()))
-                known = scope.names.get(name, ())
-                scope.names[name] = (*found, *(other for other in known if other not in found))
+                scope.may_have(name, inner)
             scope.outputs.extend(inner.outputs)
-        self._merged([op.slot for op, _ in planned.values()], slot)
-        before = ", ".join(self._makers.get(source.slot, ()))
+        chosen = [op.slot for op, _ in planned.values()]
+        self._merged(chosen, slot)
+        self._makers[slot] = [
+            maker if maker.given is not None else Maker(maker.name, part)
+            for part in chosen
+            for maker in self._makers.get(part, [])
+        ]
+        self._same[slot] = tuple(same for part in chosen for same in (part, *self._same.get(part, ())))
+        before = ", ".join(dict.fromkeys(maker.name for maker in self._makers.get(source.slot, [])))
         scope.took(slot)
         return BranchOp(
             name=before,
@@ -384,43 +337,31 @@ class _Planner:
             choices={key: planned[id(choice)][0] for key, choice in step.choices.items()},
             default=None if step.default is None else planned[id(step.default)][0],
             slot=slot,
-            clears=clears,
         )
 
-    def _repeat(self, step: Repeat, scope: _Scope) -> RepeatOp:
+    def _repeat(self, step: Repeat, scope: Scope) -> RepeatOp:
         round_before = self._slot()
-        outer = scope.forced
-        scope.forced = (Candidate(round_before, certain=False), *outer)
+        makers = self._makers[round_before] = []
+        scope.forced = (Candidate(round_before, certain=False), *scope.forced)
         op = self._step(step.body, scope)
-        self._makers[round_before] = self._makers.get(op.slot, ())
-        slot = self._output_slot()
-        self._merged([op.slot], slot)
-        if is_parallel(step.body):
-            self._parallel.add(slot)
-        scope.took(slot)
-        return RepeatOp(op, step.times, step.until, round_before, slot)
+        makers.extend(Maker(maker.name) for maker in self._makers.get(op.slot, []))
+        kept = {found.slot for found in self._providers.values()}
+        clears = tuple(slot for slot in range(round_before + 1, self._size) if slot not in kept)
+        return RepeatOp(op, step.times, step.until, round_before, op.slot, clears)
 
-    def _sub(self, name: str, body: Step, step: Sub, scope: _Scope) -> SubOp:
+    def _sub(self, name: str, body: Step, step: Sub, scope: Scope) -> SubOp:
         before, self._flow = self._flow, name
         try:
             inner = scope.inner()
             op = self._step(body, inner)
         finally:
             self._flow = before
-        slot = self._output_slot()
-        sub = SubOp(self._run_site(name, body), op, slot)
-        self._makers[slot] = (name,)
+        slot = self._slot()
+        sub = SubOp(run_site(name, body), op, slot)
+        self._makers[slot] = [Maker(name)]
         self._spans[slot] = lambda: [self._span_slot(sub)]
         scope.names[name] = (Candidate(slot),)
         scope.outputs.append((name, slot, False))
         scope.outputs.extend((f"{name}.{inner_name}", held, spread) for inner_name, held, spread in inner.outputs)
         scope.took(slot)
         return sub
-
-
-def _container(context: AnyContext) -> AnyProvider:
-    return cast("AnyProvider", context.__self__)
-
-
-def _named(name: str) -> Getter:
-    return lambda context: provider_at(context, name)

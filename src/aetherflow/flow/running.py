@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from aetherflow.engine import run as engine
+from aetherflow.engine.execution import observed, observed_async, opened
 from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.run import RunInfo
 from aetherflow.engine.streaming import AsyncStream, Stream
-from aetherflow.engine.walk import AsyncDriver, SyncDriver, drive, observed, observed_async, off_loop, opened
+from aetherflow.engine.walk import AsyncDriver, SyncDriver, drive, off_loop
 from aetherflow.errors import ConfigurationError, NotAStreamError
+from aetherflow.flow.injecting import nature_of
 from aetherflow.flow.planning import plan
 from aetherflow.resources.context import AnyContext, context_class, init_resources_for
-from aetherflow.resources.scopes import scope_of
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observer import current_observer, new_run_id
 
@@ -97,9 +98,9 @@ class Runner:
         """Fill the providers in; one that was overridden since needs a plan that tells its scope."""
         providers = [get(context) for get, _ in found.providers]
         if any(provider.last_overriding is not None for provider in providers) or found.overridden:
-            scopes = tuple(scope_of(provider) for provider in providers)
-            if scopes != found.scopes:
-                key = (key, scopes)
+            natures = tuple(map(nature_of, providers))
+            if natures != found.natures:
+                key = (key, natures)
                 found = self._plans.get(key) or self._planned(key, names, context)
                 providers = [get(context) for get, _ in found.providers]
         slots = [*given, *found.blank]

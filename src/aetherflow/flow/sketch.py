@@ -144,7 +144,7 @@ class _Sketcher:
 
     def _map(self, step: Map) -> Item:
         if step.keyed:
-            label = f"{step.workers} times" if step.split is False else f"{step.workers} workers"
+            label = f"{step.copies} times" if step.split is False else f"{step.workers} workers"
         else:
             label = "each" if step.workers is None else f"each, {step.workers} at once"
         body = self.draw(step.body)

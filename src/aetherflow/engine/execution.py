@@ -1,0 +1,82 @@
+"""One execution of a node, with its span current."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry.trace import SpanContext
+
+from aetherflow.engine.graph import Kind
+from aetherflow.engine.plan import PARTITION, UNSET, CallOp, Slots
+from aetherflow.engine.streaming import AsyncStream, Stream
+from aetherflow.telemetry.conventions import NODE_UPSTREAM
+from aetherflow.telemetry.observer import Observer
+
+__all__ = ["contexts", "links", "observed", "observed_async", "opened", "told"]
+
+
+def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
+    """Execute a synchronous node with its span current."""
+    extra = told(op, slots) if op.upstream else slots[PARTITION]
+    seen = observer.begin(op.site, extra, links(op, slots) if op.links else ())
+    if op.span_slot is not None:
+        slots[op.span_slot] = seen.context
+    token = seen.enter()
+    try:
+        value = op.invoke(slots)
+    except BaseException as error:
+        seen.end(error)
+        raise
+    else:
+        seen.end()
+        return value
+    finally:
+        seen.leave(token)
+
+
+async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
+    """Execute an asynchronous node with its span current."""
+    extra = told(op, slots) if op.upstream else slots[PARTITION]
+    seen = observer.begin(op.site, extra, links(op, slots) if op.links else ())
+    if op.span_slot is not None:
+        slots[op.span_slot] = seen.context
+    token = seen.enter()
+    try:
+        value = await op.invoke(slots)
+    except BaseException as error:
+        seen.end(error)
+        raise
+    else:
+        seen.end()
+        return value
+    finally:
+        seen.leave(token)
+
+
+def links(op: CallOp, slots: Slots) -> list[SpanContext]:
+    """Return the contexts of the spans that an execution follows from, where it takes branches in."""
+    return [context for slot in op.links for context in contexts(slots[slot])]
+
+
+def contexts(held: Any) -> Sequence[SpanContext]:
+    """Return what a slot for span contexts holds: those of a map, the one of a node, or none that has begun."""
+    if isinstance(held, list):
+        return held
+    return (held,) if isinstance(held, SpanContext) else ()
+
+
+def told(op: CallOp, slots: Slots) -> dict[str, Any] | None:
+    """Return the span attributes of this execution alone, the nodes among them that it takes outputs of."""
+    taken = [
+        next((source for source in parameter if slots[source.slot] is not UNSET), None) for parameter in op.upstream
+    ]
+    makers = [maker for source in taken if source is not None for maker in source.makers]
+    found = dict.fromkeys(maker.name for maker in makers if maker.given is None or slots[maker.given] is not UNSET)
+    return {**(slots[PARTITION] or {}), NODE_UPSTREAM: tuple(found)} if found else slots[PARTITION]
+
+
+def opened(observer: Observer, op: CallOp, slots: Slots) -> Any:
+    """Return the stream of a generator node; it is observed as it is pulled."""
+    kind = Stream if op.kind is Kind.STREAM else AsyncStream
+    return kind(op.invoke(slots), observer, op.site, told(op, slots), links(op, slots))

@@ -1,0 +1,66 @@
+"""What the spans and durations of nodes and runs always carry, put together once a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aetherflow.engine.graph import Kind, Step, Task, tasks
+from aetherflow.resources.scopes import combined_scope
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.conventions import ProviderScope
+from aetherflow.telemetry.observer import Site
+
+__all__ = ["node_site", "run_site"]
+
+_TYPES: Mapping[Kind, names.NodeType] = {
+    Kind.SYNC: "sync",
+    Kind.ASYNC: "async",
+    Kind.STREAM: "stream",
+    Kind.ASYNC_STREAM: "stream",
+}
+
+
+def run_site(flow: str, step: Step) -> Site:
+    """Return where the runs of a flow are observed."""
+    return Site(
+        names.RUN_SPAN.format(flow=flow),
+        names.RUN_DURATION,
+        {names.FLOW_NAME: flow},
+        {names.FLOW_NAME: flow, names.FLOW_NODES: sum(1 for _ in tasks(step))},
+        is_node=False,
+    )
+
+
+def node_site(
+    flow: str, task: Task, injected: Sequence[tuple[str, ProviderScope]], upstream: Iterable[str] = ()
+) -> Site:
+    """Return where the executions of a node are observed.
+
+    Args:
+        flow: The name of the flow that it is part of.
+        task: The node.
+        injected: The parameters that are injected, each with its provider's scope.
+        upstream: The nodes whose output it takes, where that is so in every run.
+    """
+    attributes: dict[str, Any] = {
+        names.FLOW_NAME: flow,
+        names.NODE_NAME: task.name,
+        names.NODE_TYPE: _TYPES[task.declared],
+        names.CODE_FUNCTION_NAME: task.qualname,
+        names.PROVIDER_SCOPE: combined_scope(scope for _, scope in injected),
+    }
+    if injected:
+        attributes[names.PROVIDER_NAMES] = tuple(name for name, _ in injected)
+        attributes[names.PROVIDER_SCOPES] = tuple(scope for _, scope in injected)
+    if unique := tuple(dict.fromkeys(upstream)):
+        attributes[names.NODE_UPSTREAM] = unique
+    if task.retries:
+        attributes[names.NODE_ATTEMPT] = 1
+    return Site(
+        task.name,
+        names.NODE_DURATION,
+        {names.FLOW_NAME: flow, names.NODE_NAME: task.name},
+        attributes,
+        label=f"node {task.name!r} of flow {flow!r}",
+    )

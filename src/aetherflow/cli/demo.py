@@ -129,7 +129,7 @@ def _imports(report: Report) -> RenderableType:
 
 
 def _table(number: str, *texts: str) -> Table:
-    table = Table(header_style="dim", box=None, padding=(0, 2, 0, 0))
+    table = Table(header_style="dim", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(number, justify="right", style="cyan")
     for text in texts:
         table.add_column(text, overflow="ellipsis", no_wrap=True)

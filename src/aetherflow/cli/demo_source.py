@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
+import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,9 @@ _TESTS: Final = frozenset({"test", "tests", "idle_test"})
 _DECISIONS: Final = (
     ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.comprehension, ast.match_case,
 )  # fmt: skip
+_PARSING: Final = threading.Lock() if sys.version_info < (3, 12) else contextlib.nullcontext()
+"""Held while the interpreter builds a tree: before 3.12 a garbage collection in the midst of that lets another thread
+in, and both count their depth in one place (python/cpython#106905). That costs nothing where only one thread runs."""
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -113,7 +119,9 @@ class Parser:
         """Parse one file. One that cannot be parsed, as a few in the library's tests, is told as such."""
         try:
             content = source.path.read_bytes()
-            module = _examine(source, ast.parse(content, source.path.name), content.count(b"\n"))
+            with _PARSING:
+                tree = ast.parse(content, source.path.name)
+            module = _examine(source, tree, content.count(b"\n"))
         except (OSError, SyntaxError, ValueError, RecursionError) as error:
             module = Module(source.module, problem=f"{type(error).__name__}: {error}")
         self.files += 1

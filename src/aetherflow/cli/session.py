@@ -86,7 +86,8 @@ def print_exception(error: BaseException, consoles: Consoles) -> None:
     told = traceback.TracebackException.from_exception(error)
     for each in _chained(told):
         own = [frame for frame in each.stack if not _is_of_machinery(frame)]
-        each.stack[:] = own or each.stack[-1:]
+        # What is of ours alone keeps the place it was raised at; groups are made by us and hold what was raised.
+        each.stack[:] = own or each.stack[-1:] if each.exceptions is None else own
     consoles.err.print(Text("".join(told.format()).rstrip(), style="red"), soft_wrap=True)
 
 
@@ -97,7 +98,7 @@ def _chained(told: traceback.TracebackException) -> Iterator[traceback.Traceback
         each = waiting.pop()
         if each is not None:
             yield each
-            waiting += [each.__cause__, each.__context__, *(getattr(each, "exceptions", None) or ())]
+            waiting += [each.__cause__, each.__context__, *(each.exceptions or ())]
 
 
 def _is_of_machinery(frame: traceback.FrameSummary) -> bool:
@@ -113,7 +114,9 @@ def _show_trace(file: Path, trace_id: str | None, arguments: argparse.Namespace,
     out = consoles.out
     spans = _spans(file, trace_id)
     if not spans:
-        out.print(Text("no spans were recorded: OTEL_TRACES_SAMPLER may have left the run out", style="dim"))
+        out.print(
+            Text("no spans were recorded: the run failed before, or was left out by OTEL_TRACES_SAMPLER", style="dim")
+        )
         return
     out.print()
     out.print(TraceView(spans, show_all=arguments.all))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -82,19 +83,12 @@ def _by_prefix(summaries: Sequence[TraceSummary], prefix: str, file: Path) -> Tr
     return found[0]
 
 
-def _listing(summaries: Sequence[TraceSummary]) -> Table:
+def _listing(summaries: Sequence[TraceSummary]) -> RenderableType:
     """List the newest traces, the one that is shown below at the end."""
-    earlier = len(summaries) - _LISTED
     title = format_count(len(summaries), "trace")
-    table = Table(
-        title=f"{title}, the newest {_LISTED} of them" if earlier > 0 else title,
-        caption="The last one is shown below; --trace-id shows another.",
-        title_justify="left",
-        caption_justify="left",
-        box=None,
-        header_style="dim",
-        padding=(0, 2, 0, 0),
-    )
+    if len(summaries) > _LISTED:
+        title += f", the newest {_LISTED} of them"
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("trace", no_wrap=True)
     table.add_column("started", no_wrap=True)
     table.add_column("name", overflow="ellipsis", no_wrap=True)
@@ -110,7 +104,8 @@ def _listing(summaries: Sequence[TraceSummary]) -> Table:
             f"{summary.spans:,}",
             Text(f"{summary.errors:,}" if summary.errors else "", style="red"),
         )
-    return table
+    note = Text("the last one is shown below; --trace-id shows another", style="dim")
+    return Group(Text(title, style="bold"), table, note, "")
 
 
 COMMAND: Final = Command(

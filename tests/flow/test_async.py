@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from aetherflow import NotAStreamError, node
+from aetherflow.engine import pool
 
 
 @node
@@ -133,3 +135,57 @@ def test_what_has_no_items_cannot_be_streamed() -> None:
     """One error that names the flow and what it ended in."""
     with pytest.raises(NotAStreamError, match=r"'plus_one'.*int"):
         plus_one.stream({"value": 1})  # type: ignore[misc]  # what the types forbid as well
+
+
+def test_a_run_on_a_loops_thread_in_a_fresh_context_uses_another_loop() -> None:
+    """Where a run is started counts, not only what the context says of it: a task with a context of its own."""
+
+    @node
+    async def outer() -> int:
+        async def apart() -> int:
+            return doubled.run({"value": 4})
+
+        return await asyncio.create_task(apart(), context=contextvars.Context())
+
+    assert outer.run() == 8
+
+
+@pytest.mark.parametrize("on_own_loop", [False, True])
+def test_threads_that_wait_for_a_loop_do_not_keep_it_from_getting_on(
+    monkeypatch: pytest.MonkeyPatch, on_own_loop: bool
+) -> None:
+    """On a pool of two, all threads wait for coroutines that need a thread for their synchronous nodes."""
+    small = pool.ThreadPool(2, "two")
+    monkeypatch.setattr(pool._Default, "pool", small)
+    everyone = threading.Barrier(3, timeout=10)
+    flow = doubled >> plus_one
+
+    @node
+    async def apart(value: int) -> int:
+        return await flow.arun(value)
+
+    @node
+    def branch(value: int) -> int:
+        everyone.wait()
+        return asyncio.run(flow.arun(value)) if on_own_loop else apart.run(value)
+
+    parts = node(name="parts")(lambda: [1, 2, 3])
+    assert parts.map(branch).run() == [3, 5, 7]
+    assert small._lent == 0
+
+
+def test_a_pool_that_lent_threads_shrinks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Surplus threads end once the ones that waited go on."""
+    small = pool.ThreadPool(1, "one")
+    monkeypatch.setattr(pool._Default, "pool", small)
+
+    @node
+    def bridge(value: int) -> int:
+        return asyncio.run((doubled >> plus_one).arun(value))
+
+    async def many() -> list[int]:
+        return await asyncio.gather(*((plus_one >> bridge).arun(value) for value in range(5)))
+
+    assert asyncio.run(many()) == [3, 5, 7, 9, 11]
+    assert asyncio.run((plus_one >> plus_one.named("again")).arun(1)) == 3
+    assert small.statistics()["workers"] <= 2

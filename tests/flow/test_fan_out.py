@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from dependency_injector import providers
 
-from aetherflow import BaseFlowContext, Failure, SplitError, node
+from aetherflow import BaseFlowContext, Failure, MissingInputError, SplitError, node
 from aetherflow.engine import pool
 
 Point = namedtuple("Point", "x y")
@@ -219,3 +219,62 @@ def test_ctrl_c_in_a_fan_out_leaves_promptly(tmp_path: Any) -> None:
     assert begun == [b"begun\n"] * 4
     assert b"KeyboardInterrupt" in errors
     assert process.returncode == -signal.SIGINT
+
+
+def test_copies_may_be_more_than_run_at_once() -> None:
+    """``split=False`` with a limit: still k executions, no more than the limit at once."""
+    running, most, lock = 0, 0, threading.Lock()
+
+    @node
+    def count(source: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        with lock:
+            running -= 1
+        return source
+
+    found = source.fan_out_to([count] * 6, max_workers=2, split=False).run({"value": 7})
+    assert found == {f"count[{i}]": 7 for i in range(6)}
+    assert most <= 2
+
+
+def test_within_an_execution_the_source_means_its_element() -> None:
+    """By place and by the source's name; that of a repeated or a chosen source too."""
+    inc = node(name="inc")(lambda before: [*before, len(before)])
+    grown = node(name="none")(list) >> inc.repeat(3)
+    assert grown.map(node(name="each")(lambda x, inc: (x, inc))).run() == [(0, 0), (1, 1), (2, 2)]
+    left, right = node(name="left")(lambda n: [1, 2]), node(name="right")(lambda n: [3])
+    chosen = source.branch_on({"l": left, "r": right}).map(node(name="each")(lambda x, left=None: (x, left)))
+    assert chosen.run({"value": "l"}) == [(1, 1), (2, 2)]
+    assert chosen.run({"value": "r"}) == [(3, None)]
+
+
+def test_what_a_failed_branch_did_not_get_to_is_missing() -> None:
+    """With collected failures a node of a broken branch gives nothing by name: a default holds, else it is an error."""
+    flow = source.fan_out_to([fail >> work.named("after"), work.named("other")], on_error="collect")
+    assert flow.fan_in(node(name="end")(lambda results, fail="default": fail)).run({"value": 1}) == "default"
+    with pytest.raises(MissingInputError, match=r"'fail' of node 'end'.*did not get to run"):
+        flow.fan_in(node(name="end")(lambda results, fail: fail)).run({"value": 1})
+
+
+def test_no_round_finds_what_another_one_made() -> None:
+    """In a repeat, a branch that fails in the second round leaves nothing of the first one behind."""
+    outcomes = iter([True, False])
+    seen: list[object] = []
+
+    @node
+    def first(source: Any) -> str:
+        if not next(outcomes):
+            raise ValueError
+        return "made"
+
+    @node
+    def look(results: Any, first: str = "nothing") -> Any:
+        seen.append(first)
+        return results
+
+    flow = source.fan_out_to([first >> work, work.named("other")], on_error="collect") >> look
+    flow.repeat(2).run({"value": 1})
+    assert seen == ["made", "nothing"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -103,3 +103,38 @@ def test_resources_open_before_the_run_that_needs_them_and_close_with_the_contex
         nothing.run({}, context)
         assert query.run({}, context) == query.run({}, context) == "connection"
     assert seen == ["nothing", "open", "query", "query", "close"]
+
+
+def test_an_input_in_place_of_a_resource_keeps_it_closed() -> None:
+    """What is not injected is not opened: a test that gives a fake needs no database."""
+    opened: list[str] = []
+
+    class Context(BaseFlowContext):
+        db = providers.Resource(opened.append, "open")
+
+    @node
+    def query(db: str) -> str:
+        return db
+
+    assert query.run({"db": "fake"}, Context()) == "fake"
+    assert opened == []
+
+
+def test_an_override_by_a_resource_is_opened_before_the_run() -> None:
+    """Even an asynchronous one in place of a plain singleton, after the flow was planned for that."""
+
+    async def connection() -> AsyncIterator[str]:
+        yield "resource"
+
+    class Context(BaseFlowContext):
+        service = providers.Singleton(str, "plain")
+
+    @node
+    def take(service: str) -> str:
+        return service
+
+    context = Context()
+    assert take.run({}, context) == "plain"
+    with context.service.override(providers.Resource(connection)):
+        assert take.run({}, context) == "resource"
+    assert take.run({}, context) == "plain"

@@ -322,7 +322,7 @@ async def _repeat(op: RepeatOp, slots: Slots, driver: Driver) -> None:
 
 
 async def _sub(op: SubOp, slots: Slots, driver: Driver) -> None:
-    seen = driver.observer.begin(op.site, {RUN_ID: new_run_id(), **(slots[PARTITION] or {})})
+    seen = driver.observer.begin(op.site, {RUN_ID: new_run_id()})
     if op.span_slot is not None:
         slots[op.span_slot] = seen.context
     slots[op.slot] = await walk_within(seen, op.op, slots, driver)

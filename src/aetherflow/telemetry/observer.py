@@ -22,6 +22,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.metrics import _internal as metrics_internal
+from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
 
 from aetherflow.errors import NodeTimeoutError
@@ -287,11 +288,13 @@ class _SpanObservation(Observation):
         series = self._site.series if error is None else self._series_of(error)
         _add(series, duration)
         try:
-            if self._record is not None:
-                self._record(series, duration, self._current)
-            if error is not None:
-                self._fail(error)
-            self._span.end()
+            try:
+                if self._record is not None:
+                    self._record(series, duration, self._current)
+                if error is not None:
+                    self._fail(error)
+            finally:  # a span that is never ended would orphan everything below it
+                self._span.end()
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "ending a span")
 
@@ -304,7 +307,15 @@ class _SpanObservation(Observation):
         if result == "cancellation":
             return
         span.set_attribute(names.ERROR_TYPE, error_type(error))
-        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        name = type(error).__name__
+        try:
+            described = f"{name}: {error}"
+        except Exception:  # noqa: BLE001  # an error that cannot be printed is the host's; its span must still tell of it
+            span.set_status(Status(StatusCode.ERROR, name))
+            if raised_here:
+                span.add_event("exception", {EXCEPTION_TYPE: error_type(error)})
+            return
+        span.set_status(Status(StatusCode.ERROR, described))
         if raised_here:
             span.record_exception(error)
 

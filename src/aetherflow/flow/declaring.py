@@ -13,7 +13,7 @@ from aetherflow.flow.policies import RetryPolicy, with_policies
 
 __all__ = ["Executor", "check_executor", "make_task"]
 
-Executor = Literal["thread"]
+Executor = Literal["thread", "process"]
 
 
 def check_executor(executor: object) -> None:

@@ -217,7 +217,8 @@ class Node(Generic[P, R_co, T_co]):
 
         Args:
             branches: Nodes or flows.
-            executor: Where they run: ``"thread"``, the pool of threads, as without it.
+            executor: Where they run: ``"thread"``, in this process as without it; or ``"process"``, on workers
+                that import the functions and build a context of their own.
             max_workers: The most at once.
             on_error: ``"raise"`` the error of a branch, or ``"collect"`` a :class:`Failure` in its place.
             split: For one node several times: False to give each execution the whole output, True to insist on
@@ -307,7 +308,7 @@ class Node(Generic[P, R_co, T_co]):
         Args:
             body: The node or flow.
             max_concurrency: Executions at once at most; None for as many as there are threads.
-            executor: Where they run.
+            executor: Where they run, as in :meth:`fan_out_to`.
             on_error: ``"raise"`` the error of an execution, or ``"collect"`` a :class:`Failure` in its place.
         """
         collect = _is_collect(on_error)
@@ -397,7 +398,7 @@ def node(
         retry: When to try a failed execution again.
         timeout: Seconds that an attempt may take. A synchronous function then runs on a thread of its own; late, it
             is left to itself and its result is not used.
-        executor: Where executions run; None for where the flow runs.
+        executor: Where executions run, as in :meth:`Node.fan_out_to`; None for where the fan-out around it says.
 
     Raises:
         CompositionError: This cannot be a node.

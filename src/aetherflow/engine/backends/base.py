@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Final, Protocol
 
-from aetherflow.engine.backends.errors import MissingExtraError
-
 __all__ = ["Backend", "backend"]
 
 
@@ -27,6 +25,14 @@ class Backend(Protocol):
         """
         ...
 
+    def cancel(self, future: Future[bytes]) -> bool:
+        """Begin an execution no more, where it has not begun.
+
+        Returns:
+            Whether it is known never to begin.
+        """
+        ...
+
 
 def _processes() -> Backend:
     from aetherflow.engine.backends.processes import ProcessBackend
@@ -34,24 +40,8 @@ def _processes() -> Backend:
     return ProcessBackend()
 
 
-def _dask() -> Backend:
-    from aetherflow.engine.backends.dask import DaskBackend
-
-    return DaskBackend()
-
-
-def _ray() -> Backend:
-    from aetherflow.engine.backends.ray import RayBackend
-
-    return RayBackend()
-
-
-_FACTORIES: Final[Mapping[str, tuple[Callable[[], Backend], str]]] = {
-    "process": (_processes, ""),
-    "dask": (_dask, "distributed"),
-    "ray": (_ray, "ray"),
-}
-"""By the name of the executor: what makes it, and the package it needs."""
+_FACTORIES: Final[Mapping[str, Callable[[], Backend]]] = {"process": _processes}
+"""By the name of the executor: what makes it."""
 
 _made: dict[str, Backend] = {}
 _inherited: list[object] = []
@@ -74,19 +64,10 @@ def backend(executor: str) -> Backend:
     """Return the process's workers of a kind, made on first use.
 
     Args:
-        executor: ``"process"``, ``"dask"`` or ``"ray"``.
-
-    Raises:
-        MissingExtraError: The package that they need is not installed.
+        executor: ``"process"``.
     """
     with _lock:
         found = _made.get(executor)
         if found is None:
-            make, package = _FACTORIES[executor]
-            try:
-                found = _made[executor] = make()
-            except ModuleNotFoundError as error:
-                if error.name not in (executor, package):
-                    raise
-                raise MissingExtraError(executor, package) from error
+            found = _made[executor] = _FACTORIES[executor]()
         return found

@@ -34,6 +34,7 @@ from aetherflow.engine.backends.envelope import (
 )
 from aetherflow.engine.backends.errors import NotImportableError, WorkerLostError, load_error
 from aetherflow.engine.plan import CallOp, Slots
+from aetherflow.engine.pool import lent_thread
 from aetherflow.errors import ConfigurationError
 from aetherflow.resources.context import context_class
 from aetherflow.telemetry import conventions as names
@@ -87,7 +88,8 @@ class Submission:
         """Send the execution and return its result; blocks until it is there."""
         future = self._send()
         try:
-            payload = future.result()
+            with lent_thread():
+                payload = future.result()
         except BaseException as error:  # noqa: BLE001  # raised again
             self._give_up(error)
         return self._arrived(payload)
@@ -178,7 +180,7 @@ class Submission:
             failure = WorkerLostError(self._op.task.name, str(self._op.executor), reason)
             self._keep_lost(failure)
             raise failure from error
-        if future is not None and not future.cancel():
+        if future is not None and not backend(str(self._op.executor)).cancel(future):
             self._keep_lost(error)
         raise error
 

@@ -191,7 +191,7 @@ def context_reference(kind: type, node: str) -> Reference:
 def _why_not(reference: Reference) -> str | None:
     """Return why a worker could not import something; None where it could."""
     if "<locals>" in reference.qualname or "<lambda>" in reference.qualname:
-        return "it is defined inside a function, or a lambda; define it at the top of a module"
+        return "it is defined in a function, or a lambda; define it at the top of a module"
     module: ModuleType | None = sys.modules.get(reference.module)
     if reference.module == "__main__" and not (getattr(module, "__file__", None) or getattr(module, "__spec__", None)):
         return "it is defined interactively; define it in a module"

@@ -12,19 +12,8 @@ from typing import Any
 from aetherflow.errors import AetherFlowError, ConfigurationError
 from aetherflow.telemetry.observer import error_type, mark_handled
 
-__all__ = ["MissingExtraError", "NotImportableError", "NotPicklableError", "RemoteError", "WorkerLostError"]
+__all__ = ["NotImportableError", "NotPicklableError", "RemoteError", "WorkerLostError"]
 __all__ += ["dump_error", "load_error"]
-
-
-class MissingExtraError(AetherFlowError, ImportError):
-    """An executor needs a package that is not installed; names the extra that brings it."""
-
-    def __init__(self, executor: str, package: str) -> None:
-        self.executor = executor
-        super().__init__(
-            f"executor={executor!r} needs the package {package!r}, which is not installed: "
-            f'pip install "aetherflow-otel[{executor}]"'
-        )
 
 
 class NotImportableError(ConfigurationError):

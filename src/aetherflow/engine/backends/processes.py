@@ -9,7 +9,9 @@ import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Final
 
 from aetherflow.config import perf_config
@@ -27,6 +29,7 @@ class ProcessBackend:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self._owner = os.getpid()
         # An atexit handler would come too late: the interpreter first joins the pool's own thread, which waits for
         # whatever still runs.
         threading._register_atexit(self._leave)  # type: ignore[attr-defined]  # not public, nor has it a substitute
@@ -34,21 +37,24 @@ class ProcessBackend:
     def submit(self, payload: bytes) -> Future[bytes]:
         """Have a worker process carry out an execution."""
         with self._lock:
-            if self._pool is not None:
-                try:
+            # A worker that has ended was killed: its pool is about to find out, and loses what it is given till then.
+            if self._pool is not None and all(process.is_alive() for process in _processes(self._pool)):
+                with suppress(BrokenProcessPool):
                     return self._pool.submit(execute, payload)
-                except BrokenProcessPool:  # a worker died since
-                    pass
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(perf_config.thread_pool_size, context, _prepare)
             return self._pool.submit(execute, payload)
 
+    def cancel(self, future: Future[bytes]) -> bool:
+        """Take an execution out of the queue."""
+        return future.cancel()
+
     def _leave(self) -> None:
         """End the workers: those that are idle by themselves, so that their contexts are closed, others by force."""
         pool = self._pool
-        if pool is None:
+        if pool is None or os.getpid() != self._owner:  # a forked child leaves its parent's workers alone
             return
-        running = {process.sentinel: process for process in list((pool._processes or {}).values())}
+        running = {process.sentinel: process for process in _processes(pool)}
         pool.shutdown(wait=False, cancel_futures=True)
         deadline = time.monotonic() + GRACE
         while running and (left := deadline - time.monotonic()) > 0:
@@ -56,6 +62,11 @@ class ProcessBackend:
                 del running[sentinel]  # type: ignore[arg-type]  # it was given to wait()
         for process in running.values():
             process.kill()
+
+
+def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    found: dict[int, BaseProcess] | None = pool._processes  # type: ignore[assignment]  # none after it broke
+    return list((found or {}).values())
 
 
 def _prepare() -> None:

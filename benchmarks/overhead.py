@@ -4,7 +4,7 @@ Run it with ``python benchmarks/overhead.py [--rounds 15] [--calls 300]``. All c
 that a change of the machine's speed meets all of them; each figure is the median of the rounds, above the bare
 functions, in µs a node. The ratios are what to read: absolute times are those of this machine at this hour.
 
-Spans are exported by the stock batch processor into an exporter that counts and discards; CPU time includes its thread.
+Spans are exported by the stock batch processor into an exporter that discards them; CPU time includes its thread.
 """
 
 from __future__ import annotations

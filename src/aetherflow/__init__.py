@@ -1,6 +1,7 @@
 """AetherFlow: functions become nodes, nodes compose into flows, and every execution is a span and a metric."""
 
 from aetherflow.config import PerformanceConfig, perf_config
+from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError, RemoteError, WorkerLostError
 from aetherflow.engine.walk import Failure
 from aetherflow.errors import (
     AetherFlowError,
@@ -31,12 +32,16 @@ __all__ = [
     "Node",
     "NodeTimeoutError",
     "NotAStreamError",
+    "NotImportableError",
+    "NotPicklableError",
     "ObjectPool",
     "PerformanceConfig",
     "PerformanceMonitor",
+    "RemoteError",
     "RetryPolicy",
     "SplitError",
     "Telemetry",
+    "WorkerLostError",
     "configure",
     "node",
     "perf_config",

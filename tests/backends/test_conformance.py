@@ -169,6 +169,13 @@ def test_an_exception_that_does_not_pickle(remote):
     assert [span.name for span in captured.spans if span.events] == ["locked"]
 
 
+def test_an_error_that_neither_pickles_nor_prints(remote):
+    """It comes as a RemoteError with its type, and not as a worker that was lost."""
+    with pytest.raises(RemoteError) as caught:
+        run_one(samples.mute, remote)
+    assert caught.value.type_name == "tests.backends.samples.MuteError"
+
+
 def test_several_failures(remote, tmp_path):
     """Several failures are a group of the original exceptions; collected, they are results."""
     with pytest.raises(ExceptionGroup) as caught:

@@ -11,47 +11,29 @@ from aetherflow.engine.graph import Kind
 from aetherflow.engine.plan import PARTITION, UNSET, CallOp, Slots
 from aetherflow.engine.streaming import AsyncStream, Stream
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
-from aetherflow.telemetry.observer import Observer
+from aetherflow.telemetry.observer import Observation, Observer
 
 __all__ = ["contexts", "links", "observed", "observed_async", "opened", "told"]
 
 
 def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute a synchronous node with its span current."""
-    extra = told(op, slots) if op.upstream else slots[PARTITION]
-    seen = observer.begin(op.site, extra, links(op, slots) if op.links else ())
-    if op.span_slot is not None:
-        slots[op.span_slot] = seen.context
-    token = seen.enter()
-    try:
-        value = op.invoke(slots)
-    except BaseException as error:
-        seen.end(error)
-        raise
-    else:
-        seen.end()
-        return value
-    finally:
-        seen.leave(token)
+    with _begun(observer, op, slots):
+        return op.invoke(slots)
 
 
 async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute an asynchronous node with its span current."""
+    with _begun(observer, op, slots):
+        return await op.invoke(slots)
+
+
+def _begun(observer: Observer, op: CallOp, slots: Slots) -> Observation:
     extra = told(op, slots) if op.upstream else slots[PARTITION]
     seen = observer.begin(op.site, extra, links(op, slots) if op.links else ())
     if op.span_slot is not None:
         slots[op.span_slot] = seen.context
-    token = seen.enter()
-    try:
-        value = await op.invoke(slots)
-    except BaseException as error:
-        seen.end(error)
-        raise
-    else:
-        seen.end()
-        return value
-    finally:
-        seen.leave(token)
+    return seen
 
 
 def links(op: CallOp, slots: Slots) -> list[SpanContext]:

@@ -68,17 +68,8 @@ class _Run:
         seen = self._begin()
         if seen is None:
             return run_observed(self._plan, self._slots, self._observer)
-        token = seen.enter()
-        try:
-            value = run_observed(self._plan, self._slots, self._observer)
-        except BaseException as error:
-            seen.end(error)
-            raise
-        else:
-            seen.end()
-            return value
-        finally:
-            seen.leave(token)
+        with seen:
+            return run_observed(self._plan, self._slots, self._observer)
 
     async def walked(self, driver: Driver) -> Any:
         plan, slots = self._plan, self._slots

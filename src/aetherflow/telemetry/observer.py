@@ -15,7 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any, Final, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar
 from weakref import WeakSet
 
 from opentelemetry import metrics, trace
@@ -179,7 +180,7 @@ class Site:
 class Observation:
     """One execution under way, without a span: its duration only."""
 
-    __slots__ = ("_site", "_started")
+    __slots__ = ("_site", "_started", "_token")
 
     context: SpanContext | None = None
     """The context of its span, for links; None without one."""
@@ -187,6 +188,19 @@ class Observation:
     def __init__(self, site: Site, started: int | None = None) -> None:
         self._site = site
         self._started = _now() if started is None else started
+
+    def __enter__(self) -> Self:
+        """Make the execution's span the current one until the block ends, and the observation with it."""
+        self._token = self.enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.end(error)
+        finally:
+            self.leave(self._token)
 
     def enter(self) -> object:
         """Make the execution's span the current one; give the result to :meth:`leave`."""
@@ -200,21 +214,21 @@ class Observation:
 
     def end(self, error: BaseException | None = None) -> None:
         """Record how long the execution took and how it ended; call it while the span is current."""
-        duration = _now() - self._started
-        if error is None:
-            series = self._site.series
-        else:
-            series = self._series_of(error)
+        self._keep(error)
+        if error is not None:
             self.blame(error)
+
+    def _keep(self, error: BaseException | None) -> tuple[Series, int]:
+        """Keep the duration; return what it was kept in, and itself, in nanoseconds."""
+        duration = _now() - self._started
+        series = self._site.series if error is None else self._series_of(error)
         _add(series, duration)
+        return series, duration
 
     def end_apart(self, error: BaseException | None) -> None:
         """End the observation from where its span is not current."""
-        token = self.enter()
-        try:
-            self.end(error)
-        finally:
-            self.leave(token)
+        self.__enter__()
+        self.__exit__(None, error, None)
 
     def _series_of(self, error: BaseException) -> Series:
         return self._site.series if result_of(error) == "cancellation" else self._site.failed(error_type(error))
@@ -253,9 +267,7 @@ class _RecordedObservation(Observation):
         super().__init__(site)
 
     def end(self, error: BaseException | None = None) -> None:
-        duration = _now() - self._started
-        series = self._site.series if error is None else self._series_of(error)
-        series.add(duration)
+        series, duration = self._keep(error)
         try:
             self._record(series, duration, get_current())
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
@@ -284,9 +296,7 @@ class _SpanObservation(Observation):
         self._span.set_attribute(key, value)
 
     def end(self, error: BaseException | None = None) -> None:
-        duration = _now() - self._started
-        series = self._site.series if error is None else self._series_of(error)
-        _add(series, duration)
+        series, duration = self._keep(error)
         try:
             try:
                 if self._record is not None:

@@ -112,10 +112,17 @@ def dump_error(error: BaseException, worker: str) -> bytes:
         data = _dumped(error)
         load_error(data)
     except Exception:  # noqa: BLE001  # pickling runs code of any class
-        stand_in = mark_handled(RemoteError(error_type(error), str(error)), [error])
+        stand_in = mark_handled(RemoteError(error_type(error), _message(error)), [error])
         stand_in.__notes__ = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
         data = _dumped(stand_in)
     return data
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # printing runs code of any class; what it raises must not hide the error itself
+        return "its message cannot be printed"
 
 
 def _dumped(error: BaseException) -> bytes:

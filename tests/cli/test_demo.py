@@ -121,3 +121,14 @@ def test_a_bad_argument_is_one_line_and_exit_2(tmp_path: Path, arguments: tuple[
     assert shown.returncode == 2
     assert told in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize("columns", ["70", "110"])
+def test_the_tables_keep_their_numbers_where_there_is_little_room(tmp_path: Path, columns: str) -> None:
+    """What has to give way is text, which says so by an ellipsis, and never a whole column."""
+    shown = aetherflow(tmp_path, "demo", COLUMNS=columns)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    head = next(line for line in lines if "function" in line and "where" in line)
+    assert head.split()[0] == "ways"
+    assert lines[lines.index(head) + 1].split()[0].isdigit()

@@ -130,7 +130,7 @@ def _imports(report: Report) -> RenderableType:
 
 def _table(number: str, *texts: str) -> Table:
     table = Table(header_style="dim", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(number, justify="right", style="cyan")
+    table.add_column(number, justify="right", style="cyan", no_wrap=True, min_width=len(number))
     for text in texts:
         table.add_column(text, overflow="ellipsis", no_wrap=True)
     return table

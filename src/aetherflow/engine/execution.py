@@ -11,7 +11,8 @@ from aetherflow.engine.graph import Kind
 from aetherflow.engine.plan import PARTITION, UNSET, CallOp, Slots
 from aetherflow.engine.streaming import AsyncStream, Stream
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
-from aetherflow.telemetry.observer import Observation, Observer
+from aetherflow.telemetry.observation import Observation
+from aetherflow.telemetry.observer import Observer
 
 __all__ = ["contexts", "links", "observed", "observed_async", "opened", "told"]
 

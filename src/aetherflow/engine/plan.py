@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from aetherflow.engine.graph import Kind, Task
-from aetherflow.telemetry.observer import Site
+from aetherflow.telemetry.observation import Site
 
 __all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp"]
 __all__ += ["FanOutOp", "Maker", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "Source", "SubOp"]

@@ -11,7 +11,8 @@ from aetherflow.engine.linear import run_metered, run_observed
 from aetherflow.engine.plan import PARTITION, Plan, Slots
 from aetherflow.engine.walk import AsyncDriver, Driver, SyncDriver, drive, walk, walk_within
 from aetherflow.telemetry.conventions import RUN_ID
-from aetherflow.telemetry.observer import Observation, Observer, current_observer, new_run_id
+from aetherflow.telemetry.observation import Observation, new_run_id
+from aetherflow.telemetry.observer import Observer, current_observer
 
 __all__ = ["RunInfo", "run", "run_async"]
 

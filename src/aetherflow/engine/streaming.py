@@ -15,7 +15,8 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.telemetry.conventions import STREAM_ITEMS
-from aetherflow.telemetry.observer import Observation, Observer, Site
+from aetherflow.telemetry.observation import Observation, Site
+from aetherflow.telemetry.observer import Observer
 
 __all__ = ["AsyncStream", "Stream"]
 

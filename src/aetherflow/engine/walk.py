@@ -36,7 +36,8 @@ from aetherflow.engine.pool import Outcome
 from aetherflow.engine.streaming import AsyncStream, Stream
 from aetherflow.errors import BranchError, SplitError
 from aetherflow.telemetry.conventions import BATCH_COUNT, BATCH_INDEX, BATCH_SIZE, RUN_ID
-from aetherflow.telemetry.observer import Observation, Observer, mark_handled, new_run_id
+from aetherflow.telemetry.observation import Observation, mark_handled, new_run_id
+from aetherflow.telemetry.observer import Observer
 
 __all__ = [
     "AsyncDriver",

@@ -18,7 +18,7 @@ import tenacity
 from aetherflow.engine.graph import Kind
 from aetherflow.engine.pool import Outcome
 from aetherflow.errors import ConfigurationError, NodeTimeoutError
-from aetherflow.telemetry.observer import executing_here, retried
+from aetherflow.telemetry.observation import executing_here, retried
 
 __all__ = ["RetryPolicy", "with_policies"]
 

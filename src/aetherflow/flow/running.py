@@ -21,7 +21,8 @@ from aetherflow.flow.injecting import nature_of
 from aetherflow.flow.planning import plan
 from aetherflow.resources.context import AnyContext, context_class, init_resources_for
 from aetherflow.telemetry.conventions import RUN_ID
-from aetherflow.telemetry.observer import current_observer, new_run_id
+from aetherflow.telemetry.observation import new_run_id
+from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["FlowRun", "Runner"]
 

@@ -9,7 +9,7 @@ from aetherflow.engine.graph import Kind, Step, Task, tasks
 from aetherflow.resources.scopes import combined_scope
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.conventions import ProviderScope
-from aetherflow.telemetry.observer import Site
+from aetherflow.telemetry.observation import Site
 
 __all__ = ["node_site", "run_site"]
 

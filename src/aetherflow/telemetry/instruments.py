@@ -13,7 +13,8 @@ from rich.table import Table
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import Series, Totals, registry
-from aetherflow.telemetry.observer import Observation, Site, current_observer
+from aetherflow.telemetry.observation import Observation, Site
+from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["OperationStats", "PerformanceMonitor", "perf_monitor"]
 

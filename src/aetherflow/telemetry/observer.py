@@ -1,39 +1,30 @@
 """What the engine calls around an execution, chosen anew by one identity check a run.
 
-An observer turns executions into durations and, where a tracer is set, into spans. It knows neither nodes nor flows:
-a :class:`Site` carries all that never changes about a place where executions are observed, and an
-:class:`Observation` is one execution under way. A span goes to whatever provider the application has set, through
-``opentelemetry-api``; without one only durations are kept.
+An observer turns executions into durations and, where a tracer is set, into spans; it knows neither nodes nor flows. A
+span goes to whatever provider the application has set, through ``opentelemetry-api``; without one only durations are
+kept.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
-from weakref import WeakSet
+from typing import Any, Final, Protocol
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.metrics import _internal as metrics_internal
 from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, set_span_in_context
 
-from aetherflow.errors import NodeTimeoutError
 from aetherflow.telemetry import active, shield
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry
-from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
+from aetherflow.telemetry.accumulators import Series
+from aetherflow.telemetry.observation import Observation, Site, add, error_type, result_of, thread_attributes
 
-__all__ = ["Observation", "Observer", "Site", "current_observer", "error_type", "executing_here"]
-__all__ += ["mark_handled", "new_run_id", "result_of", "retried", "thread_attributes"]
+__all__ = ["Observer", "current_observer"]
 
 try:
     VERSION = metadata.version("aetherflow-otel")
@@ -41,220 +32,6 @@ except metadata.PackageNotFoundError:  # a checkout on the path, not installed
     VERSION = "0.0.0"
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
-_now = time.perf_counter_ns
-_local = threading.local()
-E = TypeVar("E", bound=BaseException)
-T = TypeVar("T")
-
-
-def thread_attributes() -> dict[str, Any]:
-    """Return ``thread.id`` and ``thread.name`` of the calling thread, made once a thread."""
-    try:
-        found: dict[str, Any] = _local.attributes
-    except AttributeError:
-        thread = threading.current_thread()
-        found = _local.attributes = {names.THREAD_ID: thread.ident, names.THREAD_NAME: thread.name}
-    return found
-
-
-def error_type(error: BaseException) -> str:
-    """Return the qualified class name of an error, without the module for builtins."""
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def result_of(error: BaseException) -> NodeResult:
-    """Return what an error says of the execution it ended."""
-    if isinstance(error, NodeTimeoutError):
-        return "timeout"
-    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-        return "failure"
-    return "cancellation"
-
-
-def new_run_id() -> str:
-    """Return a random identifier of a run, 16 hexadecimal digits."""
-    return f"{random.getrandbits(64):016x}"
-
-
-def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
-    """Mark an error as made of others that are recorded already, so that no span records it again."""
-    for cause in causes:
-        mark = getattr(cause, "__dict__", {}).get(_MARK)
-        if mark is not None:
-            error.__dict__[_MARK] = mark
-            break
-    return error
-
-
-def retried(error: BaseException, attempt: int, delay: float) -> None:
-    """Note on the current span that an attempt failed and another follows.
-
-    Args:
-        error: What ended the attempt.
-        attempt: Its number, from 1.
-        delay: Seconds until the next one.
-    """
-    span = trace.get_current_span()
-    if span.is_recording():
-        event: dict[str, Any] = {
-            names.NODE_ATTEMPT: attempt,
-            names.ERROR_TYPE: error_type(error),
-            names.RETRY_DELAY: delay,
-        }
-        span.add_event(names.RETRY_EVENT, event)
-        span.set_attribute(names.NODE_ATTEMPT, attempt + 1)
-
-
-def executing_here(function: Callable[[], T]) -> T:
-    """Call a function on a thread other than the one its span began on, and say so on the span."""
-    span = trace.get_current_span()
-    if span.is_recording():
-        span.set_attributes(thread_attributes())
-    return function()
-
-
-class Site:
-    """What never changes about one place where executions are observed.
-
-    Args:
-        span_name: Name of its spans.
-        metric: The duration metric of its executions.
-        metric_attributes: That metric's attributes.
-        attributes: Constant attributes of its spans, given at their creation.
-        label: How a note on an error names this place; empty where no note is wanted.
-        is_node: Whether executions are those of a node, which tell their thread and record their exception; else
-            they are runs of a flow.
-        kind: What its spans are to their parent and children.
-        is_kept: Whether this process keeps the durations; False where another one does.
-    """
-
-    __slots__ = (
-        "_failures",
-        "attributes",
-        "is_kept",
-        "is_node",
-        "kind",
-        "label",
-        "metric",
-        "metric_attributes",
-        "series",
-        "span_name",
-    )
-
-    def __init__(
-        self,
-        span_name: str,
-        metric: MetricDefinition,
-        metric_attributes: Mapping[str, str],
-        attributes: Mapping[str, Any],
-        *,
-        label: str = "",
-        is_node: bool = True,
-        kind: SpanKind = SpanKind.INTERNAL,
-        is_kept: bool = True,
-    ) -> None:
-        self.span_name = span_name
-        self.metric = metric
-        self.metric_attributes = dict(metric_attributes)
-        self.attributes = dict(attributes)
-        self.label = label
-        self.is_node = is_node
-        self.kind = kind
-        self.is_kept = is_kept
-        self.series = self._series({})
-        self._failures: dict[str, Series] = {}
-
-    def failed(self, kind: str) -> Series:
-        """Return the series of this place's executions that ended with an error of that type."""
-        found = self._failures.get(kind)
-        if found is None:
-            found = self._failures[kind] = self._series({names.ERROR_TYPE: kind})
-        return found
-
-    def _series(self, more: Mapping[str, str]) -> Series:
-        attributes = {**self.metric_attributes, **more}
-        return registry.series(self.metric, attributes) if self.is_kept else Series(self.metric, attributes, WeakSet())
-
-
-class Observation:
-    """One execution under way, without a span: its duration only."""
-
-    __slots__ = ("_site", "_started", "_token")
-
-    context: SpanContext | None = None
-    """The context of its span, for links; None without one."""
-
-    def __init__(self, site: Site, started: int | None = None) -> None:
-        self._site = site
-        self._started = _now() if started is None else started
-
-    def __enter__(self) -> Self:
-        """Make the execution's span the current one until the block ends, and the observation with it."""
-        self._token = self.enter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            self.end(error)
-        finally:
-            self.leave(self._token)
-
-    def enter(self) -> object:
-        """Make the execution's span the current one; give the result to :meth:`leave`."""
-        return None
-
-    def leave(self, token: object) -> None:
-        """Make the span current no longer."""
-
-    def set(self, key: str, value: Any) -> None:
-        """Set an attribute that only the execution itself could tell."""
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Record how long the execution took and how it ended; call it while the span is current."""
-        self._keep(error)
-        if error is not None:
-            self.blame(error)
-
-    def _keep(self, error: BaseException | None) -> tuple[Series, int]:
-        """Keep the duration; return what it was kept in, and itself, in nanoseconds."""
-        duration = _now() - self._started
-        series = self._site.series if error is None else self._series_of(error)
-        _add(series, duration)
-        return series, duration
-
-    def end_apart(self, error: BaseException | None) -> None:
-        """End the observation from where its span is not current."""
-        self.__enter__()
-        self.__exit__(None, error, None)
-
-    def _series_of(self, error: BaseException) -> Series:
-        return self._site.series if result_of(error) == "cancellation" else self._site.failed(error_type(error))
-
-    def blame(self, error: BaseException, trace_id: str = "") -> bool:
-        """Mark an error with the node that raised it; tell whether this is that node."""
-        site = self._site
-        if not site.label or not isinstance(error, Exception):
-            return False
-        marks = getattr(error, "__dict__", None)
-        if marks is None or marks.get(_MARK) == trace_id:
-            return False
-        first = _MARK not in marks
-        marks[_MARK] = trace_id
-        if first:
-            error.add_note(f"aetherflow: raised by {site.label}" + (f", trace {trace_id}" if trace_id else ""))
-        return True
-
-
-_MARK: Final = "__aetherflow_trace__"
-
-
-def _add(series: Series, duration: int) -> None:
-    series.add(duration)
-    if len(series.pending) > FOLD_AT:
-        series.fold()
 
 
 class _RecordedObservation(Observation):
@@ -395,7 +172,7 @@ class MeteringObserver:
         return Observation(site)
 
     def keep(self, series: Series, duration: int, context: Context) -> None:
-        _add(series, duration)
+        add(series, duration)
 
 
 class ApiObserver:
@@ -450,7 +227,7 @@ class ApiObserver:
         return Observation(site) if self._record is None else _RecordedObservation(site, self._record)
 
     def keep(self, series: Series, duration: int, context: Context) -> None:
-        _add(series, duration)
+        add(series, duration)
         if self._record is not None:
             self._record(series, duration, context)
 

@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import Any
 
 from aetherflow.errors import AetherFlowError, ConfigurationError
-from aetherflow.telemetry.observer import error_type, mark_handled
+from aetherflow.telemetry.observation import error_type, mark_handled
 
 __all__ = ["NotImportableError", "NotPicklableError", "RemoteError", "WorkerLostError"]
 __all__ += ["dump_error", "load_error"]

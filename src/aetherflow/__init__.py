@@ -16,7 +16,14 @@ from aetherflow.errors import (
 from aetherflow.flow.node import FlowRun, Node, node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.context import BaseFlowContext
-from aetherflow.resources.pooling import ObjectPool
+from aetherflow.resources.pooling import (
+    ObjectPool,
+    PoolClosedError,
+    PoolLease,
+    PoolReleaseError,
+    PoolStatistics,
+    PoolTimeoutError,
+)
 from aetherflow.telemetry.instruments import PerformanceMonitor, perf_monitor
 from aetherflow.telemetry.setup import Telemetry, configure
 
@@ -37,6 +44,11 @@ __all__ = [
     "ObjectPool",
     "PerformanceConfig",
     "PerformanceMonitor",
+    "PoolClosedError",
+    "PoolLease",
+    "PoolReleaseError",
+    "PoolStatistics",
+    "PoolTimeoutError",
     "RemoteError",
     "RetryPolicy",
     "SplitError",

@@ -259,7 +259,9 @@ def test_floors_and_neighbours(module: str, source: str, allowed: bool) -> None:
 def test_the_face_sees_every_room() -> None:
     """The face stands on all rooms."""
     modules = dict(snippets(flow__node=""))
-    modules[PACKAGE] = Module(PACKAGE, ast.parse("from aetherflow.flow.node import node\nimport aetherflow.cli.main"))
+    modules[PACKAGE] = Module(
+        PACKAGE, ast.parse("from aetherflow.flow.decorating import node\nimport aetherflow.cli.main")
+    )
     assert not [problem for rule in RULES for problem in rule(modules)]
 
 

@@ -13,7 +13,8 @@ from aetherflow.errors import (
     NotAStreamError,
     SplitError,
 )
-from aetherflow.flow.node import FlowRun, Node, node
+from aetherflow.flow.decorating import node
+from aetherflow.flow.node import FlowRun, Node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.resources.pooling import (

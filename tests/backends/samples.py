@@ -15,7 +15,7 @@ from dependency_injector.wiring import Provide
 from opentelemetry import baggage, trace
 
 from aetherflow.errors import MissingInputError
-from aetherflow.flow.node import node
+from aetherflow.flow.decorating import node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.context import BaseFlowContext
 

@@ -17,7 +17,7 @@ from tests.backends.samples import PickyError, Plain, Sample, given, numbers, to
 from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError, RemoteError, WorkerLostError
 from aetherflow.engine.walk import Failure
 from aetherflow.errors import ConfigurationError, MissingInputError
-from aetherflow.flow.node import node
+from aetherflow.flow.decorating import node
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.capture import CapturedTelemetry

@@ -17,7 +17,7 @@ from tests.backends.samples import given, numbers, twice
 
 NODES = """
     import os, pathlib, signal, sys, time
-    from aetherflow.flow.node import node
+    from aetherflow.flow.decorating import node
 
     @node
     def count(n=4):

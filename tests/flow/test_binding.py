@@ -11,7 +11,8 @@ from dependency_injector.wiring import Provide
 
 from aetherflow.errors import ConfigurationError, MissingInputError
 from aetherflow.flow import running
-from aetherflow.flow.node import Node, node
+from aetherflow.flow.decorating import node
+from aetherflow.flow.node import Node
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.telemetry.capture import CapturedTelemetry
 

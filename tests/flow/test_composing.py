@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aetherflow.errors import BranchError, CompositionError, ConfigurationError
-from aetherflow.flow.node import Node, node
+from aetherflow.flow.decorating import node
+from aetherflow.flow.node import Node
 
 
 @node

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Map, Repeat, Step, Sub
-from aetherflow.flow.node import Node, node
+from aetherflow.flow.decorating import node
+from aetherflow.flow.node import Node
 from aetherflow.flow.sketch import edges, sketch
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -18,7 +18,8 @@ import pytest
 from opentelemetry import trace
 
 from aetherflow.errors import ConfigurationError, NodeTimeoutError
-from aetherflow.flow.node import Node, node
+from aetherflow.flow.decorating import node
+from aetherflow.flow.node import Node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.telemetry import conventions as names
 from aetherflow.testing import CapturedTelemetry, FakeClock
@@ -383,7 +384,7 @@ def test_a_node_that_never_ends_does_not_keep_the_process(run):
     """A synchronous node that is stuck for good is given up, and the process leaves."""
     program = f"""
 import asyncio, threading
-from aetherflow.flow.node import node
+from aetherflow.flow.decorating import node
 @node(timeout={TINY})
 def slow(): threading.Event().wait()
 try: {run}

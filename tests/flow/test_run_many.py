@@ -17,7 +17,7 @@ from dependency_injector import providers
 from aetherflow.engine import pool as pool_module
 from aetherflow.engine.pool import ThreadPool
 from aetherflow.errors import ConfigurationError
-from aetherflow.flow.node import node
+from aetherflow.flow.decorating import node
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.testing import CapturedTelemetry
 

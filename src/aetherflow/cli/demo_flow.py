@@ -17,7 +17,8 @@ from dependency_injector import providers
 
 from aetherflow.cli.demo_source import Function, Module, Parser, SourceFile, list_sources
 from aetherflow.errors import AetherFlowError
-from aetherflow.flow.node import Node, node
+from aetherflow.flow.decorating import node
+from aetherflow.flow.node import Node
 from aetherflow.resources.context import BaseFlowContext
 
 __all__ = ["Complexity", "DemoContext", "Imports", "Report", "Watcher", "flow", "make_flow"]

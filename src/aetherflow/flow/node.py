@@ -8,7 +8,6 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Coroutine,
     Hashable,
     Iterable,
     Iterator,
@@ -16,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, cast, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, cast, overload
 
 from typing_extensions import TypeVar
 
@@ -30,19 +29,17 @@ from aetherflow.engine.graph import (
     Sub,
     Task,
     chain,
-    checked,
     is_parallel,
     tasks,
 )
 from aetherflow.errors import CompositionError
 from aetherflow.flow import drawing
-from aetherflow.flow.declaring import Executor, check_executor, make_task
+from aetherflow.flow.declaring import Executor, check_executor
 from aetherflow.flow.many import run_many
-from aetherflow.flow.policies import RetryPolicy
 from aetherflow.flow.running import FlowRun, Runner
 from aetherflow.resources.context import AnyContext
 
-__all__ = ["FlowRun", "Node", "node"]
+__all__ = ["FlowRun", "Node"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -60,7 +57,7 @@ class Node(Generic[P, R_co, T_co]):
     Calling it runs it with exactly the arguments given; :meth:`run` fills the arguments from inputs, earlier results
     and a context (the order is in :mod:`aetherflow.flow.binding`). Every execution is a span and a duration.
 
-    Made by :func:`node` and by composing, not directly. Its types are ``P``, what calling it takes; ``R_co``, what
+    Made by ``@node`` and by composing, not directly. Its types are ``P``, what calling it takes; ``R_co``, what
     calling it gives, a coroutine for an ``async def``; and ``T_co``, what running it gives, with coroutines awaited.
     """
 
@@ -358,73 +355,3 @@ def _is_collect(on_error: str) -> bool:
 def _check_count(name: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise CompositionError(f"{name}={value!r}: allowed is a whole number from 1")
-
-
-class _Decorator(Protocol):
-    """What ``node(…)`` gives: it makes a function a node."""
-
-    @overload
-    def __call__(self, func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
-    @overload
-    def __call__(self, func: Callable[Q, S], /) -> Node[Q, S]: ...
-
-
-@overload
-def node(func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
-@overload
-def node(func: Callable[Q, S], /) -> Node[Q, S]: ...
-@overload
-def node(
-    *,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-) -> _Decorator: ...
-def node(
-    func: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-) -> Any:
-    """Make a function a node; as ``@node`` or ``@node(…)``.
-
-    Args:
-        func: A function, method, coroutine function, generator or async generator.
-        name: The node's name; None for the function's.
-        retry: When to try a failed execution again.
-        timeout: Seconds that an attempt may take. A synchronous function then runs on a thread of its own; late, it
-            is left to itself and its result is not used.
-        executor: Where executions run, as in :meth:`Node.fan_out_to`; None for where the fan-out around it says.
-
-    Raises:
-        CompositionError: This cannot be a node.
-        ConfigurationError: A value is not allowed.
-    """
-    if func is None:
-        return lambda function: _decorated(function, name, retry, timeout, executor)
-    return _decorated(func, name, retry, timeout, executor)
-
-
-class _ClassNode:
-    """A node that is a class method; ``@classmethod`` itself no longer binds other descriptors on Python 3.13."""
-
-    def __init__(self, made: Node[..., Any]) -> None:
-        self._made = made
-
-    def __get__(self, instance: object, owner: type) -> Node[..., Any]:
-        return self._made.__get__(owner)
-
-
-def _decorated(func: Any, *options: Any) -> Any:
-    if isinstance(func, staticmethod):
-        return staticmethod(_decorated(func.__func__, *options))
-    if isinstance(func, classmethod):
-        return _ClassNode(_decorated(func.__func__, *options))
-    if isinstance(func, Node):
-        raise CompositionError(f"@node: {func.name!r} is a node already")
-    task = make_task(func, *options)
-    return Node(checked(Call(task)), task.name)

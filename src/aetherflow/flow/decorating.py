@@ -1,0 +1,87 @@
+"""``@node``: from a function to a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from aetherflow.engine.graph import Call, checked
+from aetherflow.errors import CompositionError
+from aetherflow.flow.declaring import Executor, make_task
+from aetherflow.flow.node import Node
+from aetherflow.flow.policies import RetryPolicy
+
+__all__ = ["node"]
+
+Q = ParamSpec("Q")
+S = TypeVar("S")
+
+
+class _Decorator(Protocol):
+    """What ``node(…)`` gives: it makes a function a node."""
+
+    @overload
+    def __call__(self, func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
+    @overload
+    def __call__(self, func: Callable[Q, S], /) -> Node[Q, S]: ...
+
+
+@overload
+def node(func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
+@overload
+def node(func: Callable[Q, S], /) -> Node[Q, S]: ...
+@overload
+def node(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+) -> _Decorator: ...
+def node(
+    func: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+) -> Any:
+    """Make a function a node; as ``@node`` or ``@node(…)``.
+
+    Args:
+        func: A function, method, coroutine function, generator or async generator.
+        name: The node's name; None for the function's.
+        retry: When to try a failed execution again.
+        timeout: Seconds that an attempt may take. A synchronous function then runs on a thread of its own; late, it
+            is left to itself and its result is not used.
+        executor: Where executions run, as in :meth:`Node.fan_out_to`; None for where the fan-out around it says.
+
+    Raises:
+        CompositionError: This cannot be a node.
+        ConfigurationError: A value is not allowed.
+    """
+    if func is None:
+        return lambda function: _decorated(function, name, retry, timeout, executor)
+    return _decorated(func, name, retry, timeout, executor)
+
+
+class _ClassNode:
+    """A node that is a class method; ``@classmethod`` itself no longer binds other descriptors on Python 3.13."""
+
+    def __init__(self, made: Node[..., Any]) -> None:
+        self._made = made
+
+    def __get__(self, instance: object, owner: type) -> Node[..., Any]:
+        return self._made.__get__(owner)
+
+
+def _decorated(func: Any, *options: Any) -> Any:
+    if isinstance(func, staticmethod):
+        return staticmethod(_decorated(func.__func__, *options))
+    if isinstance(func, classmethod):
+        return _ClassNode(_decorated(func.__func__, *options))
+    if isinstance(func, Node):
+        raise CompositionError(f"@node: {func.name!r} is a node already")
+    task = make_task(func, *options)
+    return Node(checked(Call(task)), task.name)

@@ -8,21 +8,21 @@ kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, Protocol
 
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.metrics import _internal as metrics_internal
-from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
-from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import SpanContext
 
-from aetherflow.telemetry import active, shield
+from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import Series
-from aetherflow.telemetry.observation import Observation, Site, add, error_type, result_of, thread_attributes
+from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver
+from aetherflow.telemetry.observation import Observation, Site
 
 __all__ = ["Observer", "current_observer"]
 
@@ -32,82 +32,6 @@ except metadata.PackageNotFoundError:  # a checkout on the path, not installed
     VERSION = "0.0.0"
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
-
-
-class _RecordedObservation(Observation):
-    """One operation under way, which the application's own instrument records too."""
-
-    __slots__ = ("_record",)
-
-    def __init__(self, site: Site, record: _Record) -> None:
-        self._record = record
-        super().__init__(site)
-
-    def end(self, error: BaseException | None = None) -> None:
-        series, duration = self._keep(error)
-        try:
-            self._record(series, duration, get_current())
-        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
-            shield.caught(failure, "recording a duration")
-
-
-class _SpanObservation(Observation):
-    """One execution under way with a span of the application's provider, through the public API alone."""
-
-    __slots__ = ("_current", "_record", "_span", "context")
-
-    def __init__(self, site: Site, span: Span, parent: Context, record: _Record | None) -> None:
-        self._span = span
-        self._record = record
-        self._current = set_span_in_context(span, parent)
-        self.context = span.get_span_context()
-        super().__init__(site)
-
-    def enter(self) -> object:
-        return attach(self._current)
-
-    def leave(self, token: object) -> None:
-        detach(token)  # type: ignore[arg-type]  # what enter() gave: the API types it as a Token
-
-    def set(self, key: str, value: Any) -> None:
-        self._span.set_attribute(key, value)
-
-    def end(self, error: BaseException | None = None) -> None:
-        series, duration = self._keep(error)
-        try:
-            try:
-                if self._record is not None:
-                    self._record(series, duration, self._current)
-                if error is not None:
-                    self._fail(error)
-            finally:  # a span that is never ended would orphan everything below it
-                self._span.end()
-        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
-            shield.caught(failure, "ending a span")
-
-    def _fail(self, error: BaseException) -> None:
-        span, site = self._span, self._site
-        result = result_of(error)
-        span.set_attribute(names.NODE_RESULT if site.is_node else names.RUN_RESULT, result)
-        context = span.get_span_context()
-        raised_here = self.blame(error, f"{context.trace_id:032x}" if context.is_valid else "")
-        if result == "cancellation":
-            return
-        span.set_attribute(names.ERROR_TYPE, error_type(error))
-        name = type(error).__name__
-        try:
-            described = f"{name}: {error}"
-        except Exception:  # noqa: BLE001  # an error that cannot be printed is the host's; its span must still tell of it
-            span.set_status(Status(StatusCode.ERROR, name))
-            if raised_here:
-                span.add_event("exception", {EXCEPTION_TYPE: error_type(error)})
-            return
-        span.set_status(Status(StatusCode.ERROR, described))
-        if raised_here:
-            span.record_exception(error)
-
-
-_Record = Callable[[Series, int, Context], None]
 
 
 class Observer(Protocol):
@@ -150,86 +74,6 @@ class Observer(Protocol):
             context: Where the span is current that it is the duration of.
         """
         ...
-
-
-class MeteringObserver:
-    """No tracer is set: durations are kept, nothing of the tracing API is called."""
-
-    tracing = False
-    idle = True
-    tracer: trace.Tracer | None = None
-
-    def begin(
-        self,
-        site: Site,
-        extra: Mapping[str, Any] | None = None,
-        links: Sequence[SpanContext] = (),
-        parent: Context | None = None,
-    ) -> Observation:
-        return Observation(site)
-
-    def measure(self, site: Site) -> Observation:
-        return Observation(site)
-
-    def keep(self, series: Series, duration: int, context: Context) -> None:
-        add(series, duration)
-
-
-class ApiObserver:
-    """Spans through the public API of whatever provider is set, and ``record()`` on its histograms."""
-
-    def __init__(self, tracer: trace.Tracer | None, meter: metrics.Meter | None) -> None:
-        self.tracing = tracer is not None
-        self.idle = False
-        self.tracer = tracer
-        self._tracer = tracer or trace.NoOpTracer()
-        self._record: _Record | None = None
-        if meter is not None:
-            histograms = {
-                metric.name: meter.create_histogram(
-                    metric.name,
-                    metric.unit,
-                    metric.description,
-                    explicit_bucket_boundaries_advisory=names.DURATION_BOUNDARIES,
-                )
-                for metric in (names.NODE_DURATION, names.RUN_DURATION, names.OPERATION_DURATION)
-            }
-
-            def record(series: Series, duration: int, context: Context) -> None:
-                histograms[series.definition.name].record(duration / 1e9, series.attributes, context)
-
-            self._record = record
-
-    def begin(
-        self,
-        site: Site,
-        extra: Mapping[str, Any] | None = None,
-        links: Sequence[SpanContext] = (),
-        parent: Context | None = None,
-    ) -> Observation:
-        try:
-            attributes = {**site.attributes, **thread_attributes()} if site.is_node else dict(site.attributes)
-            if extra:
-                attributes.update(extra)
-            if parent is None:
-                parent = get_current()
-            if len(links) > names.MAX_LINKS:
-                attributes[names.LINK_DROPPED_COUNT] = len(links) - names.MAX_LINKS
-            span = self._tracer.start_span(
-                site.span_name, parent, site.kind, attributes, [Link(link) for link in links[: names.MAX_LINKS]]
-            )
-            return _SpanObservation(site, span, parent, self._record if site.is_kept else None)
-        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
-            shield.caught(failure, "starting a span")
-            return Observation(site)
-
-    def measure(self, site: Site) -> Observation:
-        return Observation(site) if self._record is None else _RecordedObservation(site, self._record)
-
-    def keep(self, series: Series, duration: int, context: Context) -> None:
-        add(series, duration)
-        if self._record is not None:
-            self._record(series, duration, context)
 
 
 class _Selection:

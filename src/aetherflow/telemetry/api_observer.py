@@ -9,6 +9,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
 from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, set_span_in_context
+from typing_extensions import override
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
@@ -30,6 +31,7 @@ class RecordedObservation(Observation):
         self._record = record
         super().__init__(site)
 
+    @override
     def end(self, error: BaseException | None = None) -> None:
         series, duration = self._keep(error)
         try:
@@ -50,15 +52,19 @@ class SpanObservation(Observation):
         self.context = span.get_span_context()
         super().__init__(site)
 
+    @override
     def enter(self) -> object:
         return attach(self._current)
 
+    @override
     def leave(self, token: object) -> None:
         detach(token)  # type: ignore[arg-type]  # what enter() gave: the API types it as a Token
 
+    @override
     def set(self, key: str, value: Any) -> None:
         self._span.set_attribute(key, value)
 
+    @override
     def end(self, error: BaseException | None = None) -> None:
         series, duration = self._keep(error)
         try:
@@ -108,12 +114,15 @@ class MeteringObserver:
         links: Sequence[SpanContext] = (),
         parent: Context | None = None,
     ) -> Observation:
+        """Start observing an execution, as :class:`aetherflow.telemetry.observer.Observer` has it."""
         return Observation(site)
 
     def measure(self, site: Site) -> Observation:
+        """Start observing an operation."""
         return Observation(site)
 
     def keep(self, series: Series, duration: int, context: Context) -> None:
+        """Keep a duration that was measured elsewhere."""
         add(series, duration)
 
 
@@ -149,6 +158,7 @@ class ApiObserver:
         links: Sequence[SpanContext] = (),
         parent: Context | None = None,
     ) -> Observation:
+        """Start observing an execution, as :class:`aetherflow.telemetry.observer.Observer` has it."""
         try:
             attributes = {**site.attributes, **thread_attributes()} if site.is_node else dict(site.attributes)
             if extra:
@@ -166,9 +176,11 @@ class ApiObserver:
             return Observation(site)
 
     def measure(self, site: Site) -> Observation:
+        """Start observing an operation."""
         return Observation(site) if self._record is None else RecordedObservation(site, self._record)
 
     def keep(self, series: Series, duration: int, context: Context) -> None:
+        """Keep a duration that was measured elsewhere."""
         add(series, duration)
         if self._record is not None:
             self._record(series, duration, context)

@@ -15,7 +15,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from aetherflow.telemetry.conventions import MetricDefinition
 
@@ -172,6 +172,9 @@ class View:
             return {series: totals.copy() for series, totals in self._totals.items()}
 
 
+V = TypeVar("V", bound=View)
+
+
 class Registry:
     """Every series of this process, by metric and attributes."""
 
@@ -208,8 +211,11 @@ class Registry:
 
     def open_view(self) -> View:
         """Return a view of what is recorded from now on; it is fed as long as it is referenced."""
+        return self.feed(View())
+
+    def feed(self, view: V) -> V:
+        """Feed a view with what is recorded from now on, as long as it is referenced; return it."""
         self.fold()
-        view = View()
         self._views.add(view)
         return view
 

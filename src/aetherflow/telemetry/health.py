@@ -1,0 +1,229 @@
+"""`HealthMonitor`: how this process does, from what its meters have recorded lately and what else is registered.
+
+monitor = HealthMonitor(window=60.0, p95=0.5, per={"import_*": {"average": 30.0, "p95": 60.0}})
+monitor.add_check("database", lambda: connection.execute("SELECT 1"), timeout=0.5)
+monitor.check().to_dict()
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, Unpack, get_args
+from weakref import WeakSet
+
+from aetherflow.errors import ConfigurationError
+from aetherflow.telemetry.health_limits import Limits, LimitsByName
+from aetherflow.telemetry.health_measures import Facts, Progress, Queue, of_durations, of_spans
+from aetherflow.telemetry.health_probes import Check, Probe, Severity, evaluate, pings
+from aetherflow.telemetry.health_report import MEDIA_TYPE, CheckResult, HealthReport
+from aetherflow.telemetry.health_status import CheckStatus, Hysteresis, Status, ViewName, worst
+from aetherflow.telemetry.windows import CounterWindow, SlidingWindow
+
+__all__ = [
+    "MEDIA_TYPE",
+    "CheckResult",
+    "CheckStatus",
+    "Facts",
+    "HealthMonitor",
+    "HealthReport",
+    "Limits",
+    "Queue",
+    "Severity",
+    "Status",
+    "ViewName",
+]
+
+_HEALTH: Final[tuple[ViewName, ...]] = ("health",)
+_READY: Final[tuple[ViewName, ...]] = ("ready", "health")
+
+
+class _NoFacts:
+    def queues(self) -> Iterable[Queue]:
+        return ()
+
+    def spans(self) -> Mapping[str, int]:
+        return {}
+
+
+class HealthMonitor:
+    """Tells how nodes and operations did within the last seconds, and whether executors, pools and telemetry keep up.
+
+    It reads the meters that record every execution anyway, from its construction on; monitors are independent of each
+    other. Nothing happens between evaluations: no thread runs and nothing is sampled.
+
+    Args:
+        window: Seconds that count; at most a twelfth more do.
+        per: Thresholds of single components, in place of those of all: by name (``fetch``), by kind and name
+            (``node fetch``, ``operation parse``, ``executor aetherflow``, ``pool connections``), or by a pattern for
+            either (``fetch_*``); the first entry that fits, exact names before patterns.
+        min_samples: With fewer values in the window a check is unknown, and ignored.
+        worsen_after: Evaluations in a row that must agree before the status becomes worse.
+        improve_after: The same, before it becomes better.
+        interval: Seconds for which `latest` gives the same report.
+        clock: Monotonic time in seconds.
+        wall_clock: Seconds since the epoch.
+        facts: What there is to know of executors, pools and spans.
+        limits: Thresholds of all components: `Limits`.
+
+    Raises:
+        ConfigurationError: An argument has a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        window: float = 60.0,
+        *,
+        per: Mapping[str, Limits] | None = None,
+        min_samples: int = 10,
+        worsen_after: int = 2,
+        improve_after: int = 3,
+        interval: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        facts: Facts | None = None,
+        **limits: Unpack[Limits],
+    ) -> None:
+        for name, value in (
+            ("min_samples", min_samples),
+            ("worsen_after", worsen_after),
+            ("improve_after", improve_after),
+        ):
+            _expect(name, value, _is_number(value, int) and value >= 1, "a whole number, 1 or more")
+        _expect("interval", interval, _is_number(interval, float) and interval >= 0, "seconds, 0 or more")
+        self._window = SlidingWindow(window, clock=clock)
+        self._limits = LimitsByName(window, limits, {} if per is None else per)
+        self._min_samples = min_samples
+        self._interval = interval
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._facts = _NoFacts() if facts is None else facts
+        now = clock()
+        self._progress = Progress(self._facts.queues(), now)
+        self._spans = CounterWindow(window, self._facts.spans(), now)
+        self._probes: dict[str, Probe] = {}
+        self._held = {view: Hysteresis(worsen_after, improve_after) for view in get_args(ViewName)}
+        self._last: tuple[float, HealthReport] | None = None
+        self._lock = threading.RLock()
+        _monitors.add(self)
+
+    def check(self) -> HealthReport:
+        """Evaluate every check, now.
+
+        Safe from any thread. Takes as long as the longest time limit of a registered check at most.
+
+        Returns:
+            What was found, as the view ``health`` sees it.
+        """
+        with self._lock:
+            found = {result.name: result for result in self._results()}
+            statuses: dict[ViewName, Status] = {
+                view: held.observe(worst(check.status for check in found.values() if view in check.views))
+                for view, held in self._held.items()
+            }
+            report = HealthReport(statuses["health"], self._wall_clock(), found, statuses)
+            self._last = self._clock(), report
+            return report
+
+    def latest(self, max_age: float | None = None) -> HealthReport:
+        """Return the last report, or evaluate where it is too old: for probes and metrics, however many ask.
+
+        Args:
+            max_age: Seconds that it may be old; None for the monitor's ``interval``.
+        """
+        if max_age is None:
+            max_age = self._interval
+        _expect("max_age", max_age, _is_number(max_age, float) and max_age >= 0, "seconds, 0 or more, or None")
+        with self._lock:
+            if self._last is not None and self._clock() - self._last[0] < max_age:
+                return self._last[1]
+            return self.check()
+
+    def add_check(
+        self,
+        name: str,
+        check: Check,
+        *,
+        timeout: float = 1.0,
+        severity: Severity = "unhealthy",
+        views: Collection[ViewName] = _HEALTH,
+    ) -> None:
+        """Register a check of your own.
+
+        Args:
+            name: Its name in reports.
+            check: A function without arguments that raises, or returns False, where something is wrong; it may return
+                ``"ok"``, ``"warning"``, ``"error"`` or ``"unknown"`` as well. A coroutine function has an event loop
+                of its own. It is called in a thread of its own, always the same.
+            timeout: Seconds that it may take, at most 60; late, it has failed, and it is not called again before it
+                has ended.
+            severity: What the status becomes where it fails.
+            views: Where it counts. Leave dependencies out of ``live``: restarting this process does not mend them.
+
+        Raises:
+            ConfigurationError: An argument has a value that is not allowed, or the name is taken.
+        """
+        probe = Probe(name, check, timeout, severity, views)
+        with self._lock:
+            if name in self._probes:
+                raise ConfigurationError(f"there is a check {name!r} already; allowed: a name of its own for each")
+            self._probes[name] = probe
+
+    def add_resources(
+        self,
+        context: Any,
+        *,
+        timeout: float = 1.0,
+        severity: Severity = "unhealthy",
+        views: Collection[ViewName] = _READY,
+    ) -> None:
+        """Register the ``ping()`` of each resource in a dependency-injector container, as ``resource NAME``.
+
+        A resource that is not initialised is left alone, and unknown.
+
+        Args:
+            context: The container, or its class.
+            timeout: As for `add_check`, and so are the others.
+            severity: What the status becomes where one fails.
+            views: Where they count.
+
+        Raises:
+            ConfigurationError: An argument has a value that is not allowed, or a name is taken.
+        """
+        for name, check in pings(context).items():
+            self.add_check(f"resource {name}", check, timeout=timeout, severity=severity, views=views)
+
+    def _results(self) -> Iterator[CheckResult]:
+        now = self._clock()
+        yield from of_durations(self._window.totals(), self._limits, self._min_samples)
+        yield from self._progress.of(self._facts.queues(), self._limits, now)
+        yield from of_spans(self._spans.advance(self._facts.spans(), now), self._limits, self._min_samples)
+        yield from evaluate(tuple(self._probes.values()))
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        for probe in self._probes.values():
+            probe.forget()
+
+
+_monitors: Final[WeakSet[HealthMonitor]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for monitor in tuple(_monitors):
+        monitor._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _expect(name: str, value: object, good: bool, allowed: str) -> None:
+    if not good:
+        raise ConfigurationError(f"{name}={value!r} is not allowed; allowed: {allowed}")
+
+
+def _is_number(value: object, kind: type[int | float]) -> bool:
+    return isinstance(value, int | kind) and not isinstance(value, bool)

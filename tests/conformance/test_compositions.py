@@ -139,12 +139,12 @@ CASES: dict[str, tuple[Flow, Any, str]] = {
           start
         """,
     ),
-    "fan-out of one branch": (
+    "pool of one worker": (
         start >> [step("b")] >> step("c"),
         1,
         """
         run start
-          b <- start
+          b[0] <- start
           c <- b ~ b
           start
         """,
@@ -284,7 +284,7 @@ CASES: dict[str, tuple[Flow, Any, str]] = {
         run start
           run inner
             b <- start
-            c <- b
+            c[0] <- b
           start
         """,
     ),

@@ -59,6 +59,14 @@ def test_four_workers_take_one_element_each_execution(count: int) -> None:
     assert flow.run({"value": list(range(count))}) == {f"work[{i}]": i for i in range(count)}
 
 
+@pytest.mark.parametrize("value", [[1, 2, 3], [], 5, {"partitions": [1, 2]}])
+def test_one_worker_is_a_pool_as_two_are(value: Any) -> None:
+    """``[n] * k`` means the same at 1, as a count that comes from a setting may be; only the limit differs."""
+    one, two = ((source >> [work] * k >> results).run({"value": value}) for k in (1, 2))
+    assert one == two if isinstance(value, list | dict) else one == {"work[0]": value}
+    assert (source >> [work] >> results).run({"value": value}) == one
+
+
 def test_no_more_than_k_run_at_once() -> None:
     """Eight elements on four workers: four at once, and never five."""
     gate, lock = threading.Barrier(4, timeout=10), threading.Lock()

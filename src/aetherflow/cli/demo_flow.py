@@ -152,7 +152,7 @@ def make_flow(workers: int = 4) -> Node[..., Report]:
     Args:
         workers: How many threads parse.
     """
-    parsed = find_sources.then(partition).fan_out_to([parse] * workers, split=True).fan_in(gather)
+    parsed = find_sources.then(partition).fan_out_to([parse] * workers).fan_in(gather)
     return parsed.fan_out_in([complexity, imports], report).named("standard_library")
 
 

@@ -209,8 +209,9 @@ class Node(Generic[P, R_co, T_co]):
     ) -> Node[P, dict[str, Any]]:
         """Return this flow followed by branches side by side, whose results are a mapping by name.
 
-        Different nodes get the whole output each. One node ``k`` times, ``[n] * k``, is ``k`` workers over the
-        elements of the output, where that is a list, a tuple or a mapping of just one; results are ``n[0]``, ``n[1]``…
+        Different nodes get the whole output each. One node ``k`` times, ``[n] * k`` from ``[n] * 1`` on, is ``k``
+        workers over the elements of the output, where that is a list, a tuple or a mapping of just one; results are
+        ``n[0]``, ``n[1]``…
 
         Args:
             branches: Nodes or flows.
@@ -228,13 +229,11 @@ class Node(Generic[P, R_co, T_co]):
             raise CompositionError(f"fan_out_to({branches!r}): allowed is a list of at least one node")
         steps = [_step_of(branch, "fan_out_to()") for branch in branches]
         same = all(branch is branches[0] for branch in branches)
-        if same and (len(branches) > 1 or split):
+        if same:
             workers = min(len(branches), max_workers or len(branches))
             step: Step = Map(steps[0], workers, split, True, executor, collect, len(branches))
         elif split is not None:
-            raise CompositionError(
-                f"fan_out_to(split={split}): only one node several times, [n] * k, can be split over"
-            )
+            raise CompositionError(f"fan_out_to(split={split}): only one node, [n] * k, can be split over")
         else:
             step = FanOut(tuple(steps), executor, max_workers, collect)
         return self._followed_by(step)

@@ -25,6 +25,7 @@ EXECUTIONS = {
     "batching": {"inefficient_processor": 1, "batch_optimized_processor": 2},
     "caching": {"cache_aware_processor": 3},
     "concurrency_modes": {"high_frequency_task": 1_000, "low_frequency_task": 3},
+    "health": {"lookup": 31, "health_check_node": 6},
     "health_check": {"lookup": 3, "health_check_node": 4},
     "hybrid_context": {"optimized_request_handler": 6},
     "object_pool": {"memory_efficient_processor": 20, "leasing_processor": 1},
@@ -399,4 +400,23 @@ def test_health_follows_latency_and_errors():
         "a slow one: degraded {'lookup_latency': 'warning'}\n"
         "one of two fails: unhealthy {'lookup_latency': 'ok', 'error_rate': 'error'}\n"
         "error rate: 0.33 of at most 0.01\n"
+    )
+
+
+# --- health ------------------------------------------------------------------------------------------------
+
+
+def test_a_monitor_tells_when_evaluations_agree():
+    """Unknown first, then at once healthy; worse only when a second evaluation agrees, whatever one check says."""
+    latency, errors = "'node lookup: average latency'", "'node lookup: error rate'"
+    assert run("health").output == (
+        "before any traffic: unknown {}\n"
+        f"ten quick look-ups: healthy {{{latency}: 'ok', {errors}: 'ok'}}\n"
+        f"ten slow ones: healthy {{{latency}: 'warning', {errors}: 'ok'}}\n"
+        f"a second evaluation agrees: degraded {{{latency}: 'warning', {errors}: 'ok'}}\n"
+        f"one fails: degraded {{{latency}: 'warning', {errors}: 'error'}}\n"
+        f"a second evaluation agrees: unhealthy {{{latency}: 'warning', {errors}: 'error'}}\n"
+        "live: unknown, for a probe: pass\n"
+        "ready: unhealthy, for a probe: fail\n"
+        "health: unhealthy, for a probe: fail\n"
     )

@@ -14,6 +14,7 @@ from aetherflow.errors import (
     SplitError,
 )
 from aetherflow.flow.decorating import node
+from aetherflow.flow.health_node import health_check_node
 from aetherflow.flow.node import FlowRun, Node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.context import BaseFlowContext
@@ -25,6 +26,7 @@ from aetherflow.resources.pooling import (
     PoolStatistics,
     PoolTimeoutError,
 )
+from aetherflow.telemetry.health import HealthMonitor, HealthReport
 from aetherflow.telemetry.instruments import PerformanceMonitor, perf_monitor
 from aetherflow.telemetry.setup import Telemetry, configure
 
@@ -36,6 +38,8 @@ __all__ = [
     "ConfigurationError",
     "Failure",
     "FlowRun",
+    "HealthMonitor",
+    "HealthReport",
     "MissingInputError",
     "Node",
     "NodeTimeoutError",
@@ -56,6 +60,7 @@ __all__ = [
     "Telemetry",
     "WorkerLostError",
     "configure",
+    "health_check_node",
     "node",
     "perf_config",
     "perf_monitor",

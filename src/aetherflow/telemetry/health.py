@@ -34,10 +34,11 @@ __all__ = [
     "Severity",
     "Status",
     "ViewName",
+    "current_monitor",
+    "set_current_monitor",
 ]
 
-_HEALTH: Final[tuple[ViewName, ...]] = ("health",)
-_READY: Final[tuple[ViewName, ...]] = ("ready", "health")
+_READY: Final[tuple[ViewName, ...]] = ("ready",)
 
 
 class _NoFacts:
@@ -148,7 +149,7 @@ class HealthMonitor:
         *,
         timeout: float = 1.0,
         severity: Severity = "unhealthy",
-        views: Collection[ViewName] = _HEALTH,
+        views: Collection[ViewName] = (),
     ) -> None:
         """Register a check of your own.
 
@@ -160,7 +161,8 @@ class HealthMonitor:
             timeout: Seconds that it may take, at most 60; late, it has failed, and it is not called again before it
                 has ended.
             severity: What the status becomes where it fails.
-            views: Where it counts. Leave dependencies out of ``live``: restarting this process does not mend them.
+            views: Where it counts besides ``health``, which has all. Leave dependencies out of ``live``: restarting
+                this process does not mend them.
 
         Raises:
             ConfigurationError: An argument has a value that is not allowed, or the name is taken.
@@ -187,7 +189,7 @@ class HealthMonitor:
             context: The container, or its class.
             timeout: As for `add_check`, and so are the others.
             severity: What the status becomes where one fails.
-            views: Where they count.
+            views: Where they count besides ``health``.
 
         Raises:
             ConfigurationError: An argument has a value that is not allowed, or a name is taken.
@@ -206,6 +208,20 @@ class HealthMonitor:
         self._lock = threading.RLock()
         for probe in self._probes.values():
             probe.forget()
+
+
+class _Current:
+    monitor: HealthMonitor | None = None
+
+
+def current_monitor() -> HealthMonitor:
+    """Return the monitor of this process: the one it was told to use, else one with the defaults."""
+    return _Current.monitor or _default
+
+
+def set_current_monitor(monitor: HealthMonitor | None) -> None:
+    """Tell `current_monitor` which to return; None for the one with the defaults."""
+    _Current.monitor = monitor
 
 
 _monitors: Final[WeakSet[HealthMonitor]] = WeakSet()
@@ -227,3 +243,7 @@ def _expect(name: str, value: object, good: bool, allowed: str) -> None:
 
 def _is_number(value: object, kind: type[int | float]) -> bool:
     return isinstance(value, int | kind) and not isinstance(value, bool)
+
+
+_default: Final = HealthMonitor()
+"""It watches from the import on, so that whoever asks it first is told of what has been until then."""

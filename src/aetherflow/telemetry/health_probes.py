@@ -43,7 +43,7 @@ class Probe:
         check: What is called.
         timeout: Seconds that it may take, at most 60; late, it has failed, and is not called again while it still runs.
         severity: What the status becomes where it fails.
-        views: Where it counts.
+        views: Where it counts besides ``health``.
 
     Raises:
         ConfigurationError: An argument has a value that is not allowed.
@@ -67,8 +67,8 @@ class Probe:
             "timeout", timeout, is_number and 0 < timeout <= MAX_TIMEOUT, f"seconds above 0, {MAX_TIMEOUT:g} at most"
         )
         _expect("severity", self.severity, self.severity in get_args(Severity), "'degraded' or 'unhealthy'")
-        some = isinstance(views, Collection) and not isinstance(views, str) and len(views) > 0
-        _expect("views", views, some and all(view in known for view in views), f"some of {', '.join(map(repr, known))}")
+        some = isinstance(views, Collection) and not isinstance(views, str) and all(view in known for view in views)
+        _expect("views", views, some, f"some of {', '.join(map(repr, known))}")
 
     def begin(self) -> None:
         """Have the thread call the check, unless it still does since the last time."""
@@ -104,7 +104,7 @@ class Probe:
         self._helper = self._call = None
 
     def _found(self, status: CheckStatus, took: float | None, output: str = "") -> CheckResult:
-        return CheckResult(self.name, "", status, took, self.timeout, "s", frozenset(self.views), output)
+        return CheckResult(self.name, "", status, took, self.timeout, "s", frozenset({*self.views, "health"}), output)
 
 
 def _outcome(check: Check) -> tuple[object, float]:

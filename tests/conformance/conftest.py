@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.json.file import FileSpanExporter
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from aetherflow.analysis.spans import Span, read_spans
@@ -53,6 +53,20 @@ def application(folder: Path) -> Iterator[TelemetryPath]:
         provider.shutdown()
 
 
+class _SeesStarts(SpanProcessor):
+    """Wants to see spans begin, so that each is the SDK's own."""
+
+    def on_start(self, span: object, parent_context: object = None) -> None: ...
+
+
+@contextmanager
+def public(folder: Path) -> Iterator[TelemetryPath]:
+    """The same with a processor that lean spans do not serve: all goes through the public API."""
+    with application(folder) as path:
+        trace.get_tracer_provider().add_span_processor(_SeesStarts())
+        yield path
+
+
 @contextmanager
 def configured(folder: Path) -> Iterator[TelemetryPath]:
     """``configure()`` has made the provider."""
@@ -62,6 +76,7 @@ def configured(folder: Path) -> Iterator[TelemetryPath]:
 
 PATHS: dict[str, Callable[[Path], AbstractContextManager[TelemetryPath]]] = {
     "application": application,
+    "public": public,
     "configured": configured,
 }
 

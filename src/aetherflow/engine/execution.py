@@ -11,8 +11,7 @@ from aetherflow.engine.graph import Kind
 from aetherflow.engine.plan import PARTITION, UNSET, CallOp, Slots
 from aetherflow.engine.streaming import AsyncStream, Stream
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
-from aetherflow.telemetry.observation import Observation
-from aetherflow.telemetry.observer import Observer
+from aetherflow.telemetry.observation import Observation, Observer
 
 __all__ = ["contexts", "links", "observed", "observed_async", "opened", "told"]
 

@@ -12,8 +12,7 @@ from typing import Any
 from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
 from aetherflow.telemetry.accumulators import FOLD_AT
-from aetherflow.telemetry.observation import Observation
-from aetherflow.telemetry.observer import Observer
+from aetherflow.telemetry.observation import Observation, Observer
 
 __all__ = ["run_metered", "run_observed"]
 

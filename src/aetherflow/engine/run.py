@@ -11,8 +11,8 @@ from aetherflow.engine.linear import run_metered, run_observed
 from aetherflow.engine.plan import PARTITION, Plan, Slots
 from aetherflow.engine.walk import AsyncDriver, Driver, SyncDriver, drive, walk, walk_within
 from aetherflow.telemetry.conventions import RUN_ID
-from aetherflow.telemetry.observation import Observation, new_run_id
-from aetherflow.telemetry.observer import Observer, current_observer
+from aetherflow.telemetry.observation import Observation, Observer, new_run_id
+from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["RunInfo", "run", "run_async"]
 
@@ -69,6 +69,12 @@ class _Run:
         seen = self._begin()
         if seen is None:
             return run_observed(self._plan, self._slots, self._observer)
+        if seen.sampled_out and self._observer.metering.idle:
+            token = seen.enter()
+            try:
+                return run_metered(self._plan, self._slots)
+            finally:
+                seen.leave(token)
         with seen:
             return run_observed(self._plan, self._slots, self._observer)
 
@@ -78,6 +84,8 @@ class _Run:
         if seen is None:
             await walk(plan.op, slots, driver)
             return slots[plan.op.slot]
+        if seen.sampled_out:
+            driver.observer = self._observer.metering
         return await walk_within(seen, plan.op, slots, driver)
 
     def _begin(self) -> Observation | None:

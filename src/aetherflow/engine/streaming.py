@@ -15,8 +15,7 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.telemetry.conventions import STREAM_ITEMS
-from aetherflow.telemetry.observation import Observation, Site
-from aetherflow.telemetry.observer import Observer
+from aetherflow.telemetry.observation import Observation, Observer, Site
 
 __all__ = ["AsyncStream", "Stream"]
 

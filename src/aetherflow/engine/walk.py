@@ -36,8 +36,7 @@ from aetherflow.engine.pool import Outcome
 from aetherflow.engine.streaming import AsyncStream, Stream
 from aetherflow.errors import BranchError, SplitError
 from aetherflow.telemetry.conventions import BATCH_COUNT, BATCH_INDEX, BATCH_SIZE, RUN_ID
-from aetherflow.telemetry.observation import Observation, mark_handled, new_run_id
-from aetherflow.telemetry.observer import Observer
+from aetherflow.telemetry.observation import Observation, Observer, mark_handled, new_run_id
 
 __all__ = [
     "AsyncDriver",

@@ -14,9 +14,10 @@ from typing_extensions import override
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import Series
-from aetherflow.telemetry.observation import Observation, Site, add, error_type, result_of, thread_attributes
+from aetherflow.telemetry.observation import Observation, Observer, Site, add, error_type, result_of, thread_attributes
 
 __all__ = ["ApiObserver", "MeteringObserver", "Record", "RecordedObservation", "SpanObservation"]
+__all__ += ["recorder"]
 
 Record = Callable[[Series, int, Context], None]
 """Records a duration in an instrument of the application: the series, nanoseconds, and where its span is current."""
@@ -74,9 +75,12 @@ class SpanObservation(Observation):
                 if error is not None:
                     self._fail(error)
             finally:  # a span that is never ended would orphan everything below it
-                self._span.end()
+                self._close(duration)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "ending a span")
+
+    def _close(self, duration: int) -> None:
+        self._span.end()
 
     def _fail(self, error: BaseException) -> None:
         span, site = self._span, self._site
@@ -107,6 +111,11 @@ class MeteringObserver:
     idle = True
     tracer: trace.Tracer | None = None
 
+    @property
+    def metering(self) -> Observer:
+        """This one."""
+        return self
+
     def begin(
         self,
         site: Site,
@@ -114,7 +123,7 @@ class MeteringObserver:
         links: Sequence[SpanContext] = (),
         parent: Context | None = None,
     ) -> Observation:
-        """Start observing an execution, as :class:`aetherflow.telemetry.observer.Observer` has it."""
+        """Start observing an execution, as :class:`aetherflow.telemetry.observation.Observer` has it."""
         return Observation(site)
 
     def measure(self, site: Site) -> Observation:
@@ -126,30 +135,46 @@ class MeteringObserver:
         add(series, duration)
 
 
-class ApiObserver:
-    """Spans through the public API of whatever provider is set, and ``record()`` on its histograms."""
+def recorder(meter: metrics.Meter) -> Record:
+    """Return what records durations in instruments of a meter, through the public API."""
+    histograms = {
+        metric.name: meter.create_histogram(
+            metric.name,
+            metric.unit,
+            metric.description,
+            explicit_bucket_boundaries_advisory=names.DURATION_BOUNDARIES,
+        )
+        for metric in (names.NODE_DURATION, names.RUN_DURATION, names.OPERATION_DURATION)
+    }
 
-    def __init__(self, tracer: trace.Tracer | None, meter: metrics.Meter | None) -> None:
+    def record(series: Series, duration: int, context: Context) -> None:
+        histograms[series.definition.name].record(duration / 1e9, series.attributes, context)
+
+    return record
+
+
+class ApiObserver:
+    """Spans through the public API of whatever provider is set.
+
+    Args:
+        tracer: What makes them; None for none.
+        record: Takes each duration to an instrument; None where the store is enough.
+    """
+
+    def __init__(self, tracer: trace.Tracer | None, record: Record | None) -> None:
         self.tracing = tracer is not None
         self.idle = False
         self.tracer = tracer
         self._tracer = tracer or trace.NoOpTracer()
-        self._record: Record | None = None
-        if meter is not None:
-            histograms = {
-                metric.name: meter.create_histogram(
-                    metric.name,
-                    metric.unit,
-                    metric.description,
-                    explicit_bucket_boundaries_advisory=names.DURATION_BOUNDARIES,
-                )
-                for metric in (names.NODE_DURATION, names.RUN_DURATION, names.OPERATION_DURATION)
-            }
+        self._record = record
+        self._metering: Observer = (
+            MeteringObserver() if record is None else ApiObserver(None, record) if tracer else self
+        )
 
-            def record(series: Series, duration: int, context: Context) -> None:
-                histograms[series.definition.name].record(duration / 1e9, series.attributes, context)
-
-            self._record = record
+    @property
+    def metering(self) -> Observer:
+        """Durations only, in the same instruments."""
+        return self._metering
 
     def begin(
         self,
@@ -158,7 +183,7 @@ class ApiObserver:
         links: Sequence[SpanContext] = (),
         parent: Context | None = None,
     ) -> Observation:
-        """Start observing an execution, as :class:`aetherflow.telemetry.observer.Observer` has it."""
+        """Start observing an execution, as :class:`aetherflow.telemetry.observation.Observer` has it."""
         try:
             attributes = {**site.attributes, **thread_attributes()} if site.is_node else dict(site.attributes)
             if extra:

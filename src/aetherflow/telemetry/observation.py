@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 from weakref import WeakSet
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, SpanKind
 
 from aetherflow.errors import NodeTimeoutError
@@ -23,7 +24,17 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry
 from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
 
-__all__ = ["Observation", "Site", "add", "error_type", "executing_here", "mark_handled", "new_run_id", "result_of"]
+__all__ = [
+    "Observation",
+    "Observer",
+    "Site",
+    "add",
+    "error_type",
+    "executing_here",
+    "mark_handled",
+    "new_run_id",
+    "result_of",
+]
 __all__ += ["retried", "thread_attributes"]
 
 _now = time.perf_counter_ns
@@ -125,6 +136,7 @@ class Site:
         "metric_attributes",
         "series",
         "span_name",
+        "template",
     )
 
     def __init__(
@@ -147,6 +159,7 @@ class Site:
         self.is_node = is_node
         self.kind = kind
         self.is_kept = is_kept
+        self.template: Any = None  # what the observer in use keeps here of its spans
         self.series = self._series({})
         self._failures: dict[str, Series] = {}
 
@@ -169,6 +182,9 @@ class Observation:
 
     context: SpanContext | None = None
     """The context of its span, for links; None without one."""
+
+    sampled_out: ClassVar[bool] = False
+    """Whether it has no span because a sampler said so, and nothing below it will have one either."""
 
     def __init__(self, site: Site, started: int | None = None) -> None:
         self._site = site
@@ -241,3 +257,50 @@ def add(series: Series, duration: int) -> None:
     series.add(duration)
     if len(series.pending) > FOLD_AT:
         series.fold()
+
+
+class Observer(Protocol):
+    """What stands between the engine and telemetry."""
+
+    tracing: bool
+    """Whether executions have spans."""
+    idle: bool
+    """Whether nothing but durations is kept."""
+    tracer: trace.Tracer | None
+    """What makes the spans; None where executions have none."""
+
+    @property
+    def metering(self) -> Observer:
+        """What observes executions below one that was sampled out."""
+        ...
+
+    def begin(
+        self,
+        site: Site,
+        extra: Mapping[str, Any] | None = None,
+        links: Sequence[SpanContext] = (),
+        parent: Context | None = None,
+    ) -> Observation:
+        """Start observing an execution.
+
+        Args:
+            site: Where it happens.
+            extra: Attributes of this execution alone.
+            links: Spans that it follows from.
+            parent: The context it happens in; None for the current one.
+        """
+        ...
+
+    def measure(self, site: Site) -> Observation:
+        """Start observing an operation, which has no span of its own."""
+        ...
+
+    def keep(self, series: Series, duration: int, context: Context) -> None:
+        """Keep a duration that was measured elsewhere.
+
+        Args:
+            series: Where it belongs.
+            duration: Nanoseconds.
+            context: Where the span is current that it is the duration of.
+        """
+        ...

@@ -8,23 +8,21 @@ kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from importlib import metadata
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.metrics import _internal as metrics_internal
-from opentelemetry.trace import SpanContext
 
 from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import Series
-from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver
-from aetherflow.telemetry.observation import Observation, Site
+from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver, Record, recorder
+from aetherflow.telemetry.observation import Observer
 
-__all__ = ["Observer", "current_observer"]
+__all__ = ["current_observer"]
 
 try:
     VERSION = metadata.version("aetherflow-otel")
@@ -34,57 +32,35 @@ except metadata.PackageNotFoundError:  # a checkout on the path, not installed
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 
 
-class Observer(Protocol):
-    """What stands between the engine and telemetry."""
+class _Processors:
+    """The span processors that a provider has; they are looked at before each run, since one may be added late.
 
-    tracing: bool
-    """Whether executions have spans."""
-    idle: bool
-    """Whether nothing but durations is kept."""
-    tracer: trace.Tracer | None
-    """What makes the spans; None where executions have none."""
+    Args:
+        provider: The provider; one that is not the SDK's has none that can be seen.
+    """
 
-    def begin(
-        self,
-        site: Site,
-        extra: Mapping[str, Any] | None = None,
-        links: Sequence[SpanContext] = (),
-        parent: Context | None = None,
-    ) -> Observation:
-        """Start observing an execution.
+    __slots__ = ("known", "multi")
 
-        Args:
-            site: Where it happens.
-            extra: Attributes of this execution alone.
-            links: Spans that it follows from.
-            parent: The context it happens in; None for the current one.
-        """
-        ...
+    def __init__(self, provider: object) -> None:
+        multi: Any = getattr(provider, "_active_span_processor", None)
+        self.multi: Any = multi if hasattr(multi, "_span_processors") else _Nothing
+        self.known: Sequence[Any] = self.multi._span_processors
 
-    def measure(self, site: Site) -> Observation:
-        """Start observing an operation, which has no span of its own."""
-        ...
 
-    def keep(self, series: Series, duration: int, context: Context) -> None:
-        """Keep a duration that was measured elsewhere.
-
-        Args:
-            series: Where it belongs.
-            duration: Nanoseconds.
-            context: Where the span is current that it is the duration of.
-        """
-        ...
+class _Nothing:
+    _span_processors = ()
 
 
 class _Selection:
     """The observer in use and the providers it was chosen for."""
 
-    __slots__ = ("meter_provider", "observer", "told", "tracer_provider")
+    __slots__ = ("meter_provider", "observer", "processors", "told", "tracer_provider")
 
     def __init__(self) -> None:
         self.tracer_provider: object = None
         self.meter_provider: object = None
         self.told: object = None
+        self.processors = _Processors(None)
         self.observer: Observer = MeteringObserver()
 
 
@@ -92,12 +68,14 @@ _selection = _Selection()
 
 
 def current_observer() -> Observer:
-    """Return the observer for the providers that are set now; costs three identity checks unless they changed."""
+    """Return the observer for the providers that are set now; costs four identity checks unless they changed."""
     selection = _selection
+    processors = selection.processors
     if (
         trace._TRACER_PROVIDER is selection.tracer_provider
         and metrics_internal._METER_PROVIDER is selection.meter_provider
         and active.providers is selection.told
+        and processors.multi._span_processors is processors.known
     ):
         return selection.observer
     return _choose()
@@ -116,12 +94,34 @@ def _choose() -> Observer:
     if told is not None:
         tracer_provider = told.tracer_provider or tracer_provider
         meter_provider = told.meter_provider or meter_provider
-    tracer = meter = None
-    if tracer_provider is not None and not isinstance(tracer_provider, trace.NoOpTracerProvider):
-        tracer = tracer_provider.get_tracer(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL)
-    if meter_provider is not None and not isinstance(meter_provider, metrics.NoOpMeterProvider):
-        meter = meter_provider.get_meter(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL)
-    if tracer is not None or meter is not None:
-        chosen.observer = ApiObserver(tracer, meter)
+    chosen.processors = _Processors(tracer_provider)
+    chosen.observer = _observer(tracer_provider, chosen.processors.known, meter_provider)
     _selection = chosen
     return chosen.observer
+
+
+def _observer(
+    tracer_provider: trace.TracerProvider | None,
+    processors: Sequence[Any],
+    meter_provider: metrics.MeterProvider | None,
+) -> Observer:
+    record = None
+    if meter_provider is not None and not isinstance(meter_provider, metrics.NoOpMeterProvider):
+        record = recorder(meter_provider.get_meter(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL))
+    if tracer_provider is None or isinstance(tracer_provider, trace.NoOpTracerProvider):
+        return MeteringObserver() if record is None else ApiObserver(None, record)
+    tracer = tracer_provider.get_tracer(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL)
+    return _lean(tracer_provider, tracer, processors, record) or ApiObserver(tracer, record)
+
+
+def _lean(
+    provider: trace.TracerProvider, tracer: trace.Tracer, processors: Sequence[Any], record: Record | None
+) -> Observer | None:
+    """Return the observer with lean spans, if the provider is one of the SDK that they can stand for."""
+    if "opentelemetry.sdk.trace" not in sys.modules:  # it costs more to import than all the rest of the package
+        return None
+    from aetherflow.telemetry.lean_observer import LeanObserver
+    from aetherflow.telemetry.sdk_spans import origin_of
+
+    origin = origin_of(provider, tracer, processors)
+    return None if origin is None else LeanObserver(origin, record)

@@ -40,8 +40,7 @@ from aetherflow.resources.context import context_class
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import registry
-from aetherflow.telemetry.observation import Observation, error_type, result_of
-from aetherflow.telemetry.observer import Observer
+from aetherflow.telemetry.observation import Observation, Observer, error_type, result_of
 from aetherflow.telemetry.propagation import inject_context
 from aetherflow.telemetry.relay import Relayed, SpanData, replay
 

@@ -25,7 +25,7 @@ EXECUTIONS = {
     "batching": {"inefficient_processor": 1, "batch_optimized_processor": 2},
     "caching": {"cache_aware_processor": 3},
     "concurrency_modes": {"high_frequency_task": 1_000, "low_frequency_task": 3},
-    "health": {"lookup": 31, "health_check_node": 6},
+    "health": {"lookup": 21, "health_check_node": 6},
     "health_check": {"lookup": 3, "health_check_node": 4},
     "hybrid_context": {"optimized_request_handler": 6},
     "object_pool": {"memory_efficient_processor": 20, "leasing_processor": 1},

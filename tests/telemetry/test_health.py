@@ -171,7 +171,7 @@ def test_operations_count_too_each_under_its_monitor(clock: FakeClock) -> None:
 
 def test_thresholds_by_name_and_pattern(clock: FakeClock) -> None:
     """An exact name comes before patterns, patterns in order, and what an entry leaves open is that of all."""
-    exact, early, late, other = Traffic("exact"), Traffic("early_late"), Traffic("late"), Traffic("other")
+    exact, early, late, other = Traffic("early_exact"), Traffic("early_late"), Traffic("late"), Traffic("other")
     per: dict[str, Limits] = {
         "early*": {"average": 2.0},
         "*late*": {"average": 3.0, "error_rate": None},

@@ -60,7 +60,6 @@ class Hysteresis:
             self._unknown += 1
             if self._unknown >= self._improve_after:
                 self.status = "unknown"
-                self._recent.clear()
             return self.status
         self._unknown = 0
         self._recent.append(_LEVELS.index(evaluated))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -131,6 +132,7 @@ class HttpReceiver:
     answer: Answer = field(default_factory=Answer)
     spans: list[ReceivedSpan] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
+    logs: list[ExportLogsServiceRequest] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """The path of every request that was read, whatever became of it."""
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -149,6 +151,8 @@ class HttpReceiver:
     def receive(self, path: str, body: bytes) -> None:
         if path == "/v1/traces":
             self.spans.extend(_spans_of(ExportTraceServiceRequest.FromString(body)))
+        elif path == "/v1/logs":
+            self.logs.append(ExportLogsServiceRequest.FromString(body))
         else:
             self.metrics.append(ExportMetricsServiceRequest.FromString(body))
 

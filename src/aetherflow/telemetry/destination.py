@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Final, Literal, get_args
 
 from aetherflow.errors import ConfigurationError
 
-__all__ = ["Destination", "Exporter", "Protocol", "Signal", "destinations"]
+__all__ = ["Destination", "Exporter", "Protocol", "Signal", "destinations", "is_disabled"]
 
 Exporter = Literal["auto", "otlp", "file", "console", "none"]
 Protocol = Literal["http/protobuf", "grpc"]
-Signal = Literal["traces", "metrics"]
+Signal = Literal["traces", "metrics", "logs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,13 @@ class Destination:
     """One place that a signal goes to.
 
     Args:
-        exporter: How it gets there.
+        exporter: How it gets there: ``otlp``, ``file``, ``console``, ``prometheus``, or the name of an exporter that an
+            installed package offers.
         protocol: How OTLP is sent; None for the others.
         endpoint: The URL that OTLP is sent to; None for the others.
     """
 
-    exporter: Literal["otlp", "file", "console"]
+    exporter: str
     protocol: Protocol | None = None
     endpoint: str | None = None
 
@@ -39,7 +41,7 @@ _OTLP_NAMES: Final[Mapping[str, Protocol | None]] = {
     "otlp_proto_http": "http/protobuf",
     "otlp_proto_grpc": "grpc",
 }
-"""OTLP as ``OTEL_TRACES_EXPORTER`` and ``OTEL_METRICS_EXPORTER`` name it, and the protocol that the name fixes."""
+"""OTLP as ``OTEL_TRACES_EXPORTER`` and its like name it, and the protocol that the name fixes."""
 
 
 def destinations(signal: Signal, exporter: Exporter, environ: Mapping[str, str]) -> tuple[Destination, ...]:
@@ -47,7 +49,8 @@ def destinations(signal: Signal, exporter: Exporter, environ: Mapping[str, str])
 
     ``OTEL_SDK_DISABLED=true`` and an exporter of ``none``, as the argument or in the signal's variable, turn it off.
     Else the argument decides; ``auto`` takes what the signal's variable names, OTLP where an endpoint is named,
-    and else a local file.
+    and else a local file. Logs are an exception: they are on standard output anyhow, so ``console`` adds nothing, and
+    without a name or an endpoint they go nowhere else.
 
     Args:
         signal: The signal.
@@ -61,22 +64,28 @@ def destinations(signal: Signal, exporter: Exporter, environ: Mapping[str, str])
         ConfigurationError: A variable names an exporter or a protocol that is not there.
     """
     named = _named_exporters(signal, environ)
-    if exporter == "none" or "none" in named or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if exporter == "none" or "none" in named or is_disabled(environ):
         return ()
     if exporter != "auto":
         chosen: tuple[str, ...] = (exporter,)
     elif named:
         chosen = named
+    elif _endpoint(signal, environ) or _base_endpoint(environ):
+        chosen = ("otlp",)
     else:
-        chosen = ("otlp",) if _endpoint(signal, environ) or _base_endpoint(environ) else ("file",)
-    return tuple(_destination(name, signal, environ) for name in chosen)
+        chosen = () if signal == "logs" else ("file",)
+    here_already = "console" if signal == "logs" else None
+    return tuple(_destination(name, signal, environ) for name in chosen if name != here_already)
+
+
+def is_disabled(environ: Mapping[str, str]) -> bool:
+    """Tell whether ``OTEL_SDK_DISABLED`` turns everything off."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def _destination(name: str, signal: Signal, environ: Mapping[str, str]) -> Destination:
-    if name == "file":
-        return Destination("file")
-    if name == "console":
-        return Destination("console")
+    if name not in _OTLP_NAMES:
+        return Destination(name)
     protocol = _OTLP_NAMES[name] or _protocol(signal, environ)
     endpoint = _endpoint(signal, environ)
     if endpoint is None:
@@ -102,7 +111,10 @@ def _base_endpoint(environ: Mapping[str, str]) -> str | None:
 def _named_exporters(signal: Signal, environ: Mapping[str, str]) -> tuple[str, ...]:
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     names = tuple(dict.fromkeys(filter(None, map(str.strip, environ.get(variable, "").split(",")))))
-    allowed = (*_OTLP_NAMES, "console", "none")
+    known = (*_OTLP_NAMES, "console", "none", *(("prometheus",) if signal == "metrics" else ()))
+    if set(names) <= set(known):
+        return names
+    allowed = (*known, *sorted(entry_points(group=f"opentelemetry_{signal}_exporter").names - set(known)))
     for name in names:
         if name not in allowed:
             raise ConfigurationError(f"{variable} names {name!r}; allowed: {', '.join(allowed)}")

@@ -1,19 +1,21 @@
-"""What ``configure()`` gives back: the ways that spans and metrics take, and how to flush and close them."""
+"""What ``configure()`` gives back: the ways that spans, metrics and logs take, and how to flush and close them."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar, final
+from typing import Any, Final, Generic, Self, TypeVar, final
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 
 from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.export_file import ProcessFile
+from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.helper_thread import HelperThread, finish
 
 __all__ = ["EXIT_TIMEOUT", "SHUTDOWN_TIMEOUT", "Route", "Telemetry"]
@@ -24,7 +26,7 @@ SHUTDOWN_TIMEOUT: Final = 2.0
 """Seconds that :meth:`Telemetry.shutdown` waits unless told otherwise."""
 
 _LOGGER: Final = logging.getLogger("aetherflow")
-_Provider = TypeVar("_Provider", bound=trace.TracerProvider | metrics.MeterProvider)
+_Provider = TypeVar("_Provider", bound=trace.TracerProvider | metrics.MeterProvider | _logs.LoggerProvider)
 
 
 @final
@@ -35,24 +37,34 @@ class Route(Generic[_Provider]):
         provider: Where the signal enters; None where it is turned off: whatever is set globally, now or later.
         destinations: Where a provider that we made sends it; empty where the provider is not ours.
         file: What a file destination writes to.
+        is_declared: Whether the provider was made from ``OTEL_CONFIG_FILE``: it is ours to close.
     """
 
-    __slots__ = ("_destinations", "_file", "_flush", "_helper", "_shutdown", "provider")
+    __slots__ = ("_destinations", "_file", "_flush", "_helper", "_is_declared", "_shutdown", "is_ours", "provider")
 
-    def __init__(self, provider: _Provider | None, destinations: tuple[Destination, ...], file: ProcessFile) -> None:
+    def __init__(
+        self,
+        provider: _Provider | None,
+        destinations: tuple[Destination, ...],
+        file: ProcessFile,
+        *,
+        is_declared: bool = False,
+    ) -> None:
         self.provider = provider
+        self.is_ours = bool(destinations) or is_declared
+        self._is_declared = is_declared
         self._destinations = destinations
         self._file = file
         # The API knows neither: an application may have set a provider that cannot be flushed.
         self._flush: Callable[[], object] | None = getattr(provider, "force_flush", None)
-        self._shutdown: Callable[[], object] | None = getattr(provider, "shutdown", None) if destinations else None
+        self._shutdown: Callable[[], object] | None = getattr(provider, "shutdown", None) if self.is_ours else None
         self._helper = HelperThread(f"aetherflow-close-{type(provider).__name__}") if self._flush else None
 
     @property
     def exporter(self) -> str:
         """How the signal is exported, as :attr:`Telemetry.exporter` says it."""
         names = ",".join(each.exporter for each in self._destinations)
-        return names or ("none" if self.provider is None else "application")
+        return names or ("none" if self.provider is None else "declared" if self._is_declared else "application")
 
     @property
     def endpoint(self) -> str | None:
@@ -84,21 +96,40 @@ class Telemetry:
     Args:
         traces: The way of spans.
         metrics: The way of metrics.
-        on_shutdown: Called with the object when it begins to shut down, once.
+        logs: The way of log records; None where logs were not asked for.
+        forget: Called with the object when it begins to shut down, once.
     """
 
-    __slots__ = ("_closed", "_metrics", "_on_shutdown", "_traces")
+    __slots__ = ("__weakref__", "_closed", "_forget", "_logs", "_metrics", "_traces", "_undo")
 
     def __init__(
         self,
         traces: Route[trace.TracerProvider],
         metrics: Route[metrics.MeterProvider],
-        on_shutdown: Callable[[Telemetry], None],
+        logs: Route[_logs.LoggerProvider] | None,
+        forget: Callable[[Telemetry], None],
     ) -> None:
         self._traces = traces
         self._metrics = metrics
-        self._on_shutdown = on_shutdown
+        self._logs = logs
+        self._forget = forget
+        self._undo = ExitStack()
         self._closed = threading.Event()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Leave the lock inside to the parent, where another thread may be shutting down."""
+        closed, self._closed = self._closed, threading.Event()
+        if closed.is_set():
+            self._closed.set()
+
+    def on_shutdown(self, undo: Callable[[], object]) -> None:
+        """Have something undone when this is shut down, what came last first.
+
+        Args:
+            undo: Called before what is left is exported.
+        """
+        self._undo.callback(undo)
 
     @property
     def tracer_provider(self) -> trace.TracerProvider:
@@ -112,9 +143,10 @@ class Telemetry:
 
     @property
     def exporter(self) -> str:
-        """How spans are exported: ``otlp``, ``file``, ``console`` (several joined by commas), or ``none``.
+        """How spans are exported: ``otlp``, ``file``, ``console`` and the like, joined by commas, or ``none``.
 
-        ``application`` where the application's own provider is used and nothing was added to it.
+        ``application`` where the application's own provider is used and nothing was added to it; ``declared`` where
+        the provider is the one of ``OTEL_CONFIG_FILE``.
         """
         return self._traces.exporter
 
@@ -122,6 +154,11 @@ class Telemetry:
     def metrics_exporter(self) -> str:
         """How metrics are exported, in the words of :attr:`exporter`."""
         return self._metrics.exporter
+
+    @property
+    def logs_exporter(self) -> str:
+        """How log records are exported, in the words of :attr:`exporter`; ``none`` without ``logs=True``."""
+        return self._logs.exporter if self._logs else "none"
 
     @property
     def endpoint(self) -> str | None:
@@ -143,17 +180,22 @@ class Telemetry:
         """The file that metrics of this process are written to, there from the first export on; None without one."""
         return self._metrics.path
 
+    @property
+    def logs_path(self) -> Path | None:
+        """The file that log records of this process are written to; None without one."""
+        return self._logs.path if self._logs else None
+
     def force_flush(self, timeout: float = 10.0) -> bool:
         """Export what has been recorded so far, through the application's providers too.
 
         Args:
-            timeout: How long to wait at most, in seconds, spans and metrics together.
+            timeout: How long to wait at most, in seconds, all signals together.
 
         Returns:
             Whether everything was handed over in time; what a receiver made of it, the exporters do not tell.
             False after :meth:`shutdown`.
         """
-        return not self._closed.is_set() and finish([*self._traces.flush(), *self._metrics.flush()], timeout)
+        return not self._closed.is_set() and finish([each for way in self._ways() for each in way.flush()], timeout)
 
     def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT) -> bool:
         """Export what is left and stop; the application's own providers stay as they are.
@@ -161,7 +203,7 @@ class Telemetry:
         Happens by itself when the process ends. Afterwards ``configure()`` may be called anew.
 
         Args:
-            timeout: How long to wait at most, in seconds, spans and metrics together. What is not out by then is lost.
+            timeout: How long to wait at most, in seconds, all signals together. What is not out by then is lost.
 
         Returns:
             Whether everything was handed over in time; True where it was shut down before.
@@ -169,11 +211,18 @@ class Telemetry:
         if self._closed.is_set():
             return True
         self._closed.set()
-        self._on_shutdown(self)
-        finished = finish([*self._traces.close(), *self._metrics.close()], timeout)
+        self._forget(self)
+        self._undo.close()
+        finished = finish([each for way in self._ways() for each in way.close()], timeout)
         if not finished:
             _LOGGER.warning("telemetry was not all exported within %g s of shutdown; the rest is lost", timeout)
         return finished
+
+    def _ways(self) -> Iterator[Route[Any]]:
+        yield self._traces
+        yield self._metrics
+        if self._logs is not None:
+            yield self._logs
 
     def __enter__(self) -> Self:
         return self
@@ -185,4 +234,5 @@ class Telemetry:
 
     def __repr__(self) -> str:
         spans, measures = self.endpoint or self.path or "", self.metrics_endpoint or self.metrics_path or ""
-        return f"<Telemetry spans: {self.exporter} {spans}; metrics: {self.metrics_exporter} {measures}>"
+        logs = f"; logs: {self.logs_exporter}" if self._logs else ""
+        return f"<Telemetry spans: {self.exporter} {spans}; metrics: {self.metrics_exporter} {measures}{logs}>"

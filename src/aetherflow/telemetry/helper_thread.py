@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 
+from aetherflow.telemetry.forks import renew_in_children
+
 __all__ = ["HelperThread", "finish"]
 
 _Task = tuple[Future[object], Callable[[], object]]
@@ -16,18 +18,29 @@ class HelperThread:
     """A daemon thread that runs tasks one after the other.
 
     It is made beforehand because an interpreter that is going down starts no thread any more (CPython 3.12 and
-    later), and it is a daemon because nobody waits for a task that never ends.
+    later), and it is a daemon because nobody waits for a task that never ends. A forked child has one of its own.
 
     Args:
         name: The thread's name.
     """
 
-    __slots__ = ("_tasks", "_thread")
+    __slots__ = ("__weakref__", "_name", "_stopped", "_tasks", "_thread")
 
     def __init__(self, name: str) -> None:
+        self._name = name
+        self._stopped = False
+        self._start()
+        renew_in_children(self)
+
+    def _start(self) -> None:
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._thread = threading.Thread(target=_serve, args=(self._tasks,), name=name, daemon=True)
+        self._thread = threading.Thread(target=_serve, args=(self._tasks,), name=self._name, daemon=True)
         self._thread.start()
+
+    def after_fork(self) -> None:
+        """Start the child's own thread, without the tasks of the parent."""
+        if not self._stopped:
+            self._start()
 
     def submit(self, task: Callable[[], object]) -> Future[object]:
         """Have the thread run a task.
@@ -36,7 +49,7 @@ class HelperThread:
             task: What to run, without arguments.
 
         Returns:
-            What comes of it; cancelled at once where the thread is gone, after :meth:`stop` or in a forked child.
+            What comes of it; cancelled at once where the thread is gone, after :meth:`stop`.
         """
         future: Future[object] = Future()
         if self._thread.is_alive():
@@ -48,6 +61,7 @@ class HelperThread:
 
     def stop(self) -> None:
         """Let the thread end after the tasks it has already been given; does not wait for it."""
+        self._stopped = True
         self._tasks.put(None)
 
 

@@ -1,4 +1,4 @@
-"""``configure()``: where the spans and metrics of this process go.
+"""``configure()``: where the spans, metrics and logs of this process go.
 
 Importing this module sets no global, starts no thread and opens no socket. The SDK and its exporters are imported by
 the functions that build them: they cost more to import than all the rest of the package.
@@ -11,48 +11,32 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TextIO, TypeVar, cast, get_args
+from typing import Any, Final
 from weakref import WeakSet
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
+from opentelemetry._logs._internal import ProxyLoggerProvider
 from opentelemetry.metrics._internal import _ProxyMeterProvider
 
 from aetherflow.errors import ConfigurationError
-from aetherflow.telemetry import active
-from aetherflow.telemetry.destination import Destination, Exporter, Signal, destinations
+from aetherflow.telemetry import active, declarative
+from aetherflow.telemetry.arguments import AlreadyConfiguredError, Arguments
+from aetherflow.telemetry.destination import Destination, Exporter, Signal, destinations, is_disabled
 from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, ProcessFile
+from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.handle import EXIT_TIMEOUT, Route, Telemetry
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
-    from opentelemetry.sdk.metrics.view import Aggregation
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.sdk.trace.export import SpanExporter
 
 __all__ = ["AlreadyConfiguredError", "Telemetry", "configure"]
 
 _LOGGER: Final = logging.getLogger("aetherflow")
-_Provider = TypeVar("_Provider")
-
-
-class AlreadyConfiguredError(ConfigurationError):
-    """``configure()`` was called again with other arguments.
-
-    Args:
-        differing: Each argument that differs: its value in the first call and in this one.
-    """
-
-    def __init__(self, differing: Mapping[str, tuple[object, object]]) -> None:
-        self.differing = dict(differing)
-        changes = ", ".join(f"{name}={first!r}, now {now!r}" for name, (first, now) in self.differing.items())
-        super().__init__(
-            f"already configured with {changes}; use the same arguments, or shut the first Telemetry down before"
-        )
+_UNSET: Final = (trace.ProxyTracerProvider, _ProxyMeterProvider, ProxyLoggerProvider)
+"""What the API has where nobody has set a provider."""
 
 
 def configure(
@@ -62,14 +46,15 @@ def configure(
     tracer_provider: trace.TracerProvider | None = None,
     meter_provider: metrics.MeterProvider | None = None,
     metric_interval: float | None = None,
+    logs: bool = False,
     set_global: bool = True,
     directory: str | os.PathLike[str] = DEFAULT_DIRECTORY,
 ) -> Telemetry:
-    """Set up where the spans and metrics of this process go.
+    """Set up where the spans, metrics and logs of this process go.
 
     Everything standard is taken from the ``OTEL_*`` variables. Where the application has set a provider of its own,
-    it is used and nothing is added to it; the tracer's and the meter's are looked at each for itself. Called again
-    with the same arguments, it returns the same object.
+    it is used and nothing is added to it; each signal's is looked at for itself. Called again with the same arguments,
+    it returns the same object.
 
     Args:
         service_name: The service's name; by default ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES``, or else the
@@ -79,6 +64,10 @@ def configure(
         tracer_provider: A provider of the application to use for spans instead of the global one.
         meter_provider: The same for metrics.
         metric_interval: Seconds between two exports of metrics; by default ``OTEL_METRIC_EXPORT_INTERVAL``, or 60.
+        logs: Whether structlog and the standard library are set up to write JSON lines to standard output, or lines
+            for people in a terminal, each with the trace, flow and node it was made in. What the application has
+            configured of either stays. Where the variables name an exporter of logs or an OTLP endpoint, or
+            ``exporter`` insists, they are exported too.
         set_global: Whether the providers become OpenTelemetry's global ones, where the application has set none;
             else AetherFlow alone uses them.
         directory: Where files are written.
@@ -90,12 +79,13 @@ def configure(
         AlreadyConfiguredError: It was called before with other arguments.
         ConfigurationError: An argument or an ``OTEL_*`` variable has a value that is not allowed.
     """
-    arguments = _Arguments(
+    arguments = Arguments(
         service_name=service_name,
         exporter=exporter,
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
         metric_interval=metric_interval,
+        logs=logs,
         set_global=set_global,
         directory=Path(directory).absolute(),
     )
@@ -107,42 +97,24 @@ def configure(
         return _state.current
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Arguments:
-    """What ``configure()`` was called with, checked."""
-
-    service_name: str | None
-    exporter: Exporter
-    tracer_provider: trace.TracerProvider | None
-    meter_provider: metrics.MeterProvider | None
-    metric_interval: float | None
-    set_global: bool
-    directory: Path
-
-    def __post_init__(self) -> None:
-        if self.exporter not in get_args(Exporter):
-            raise ConfigurationError(f"exporter is {self.exporter!r}; allowed: {', '.join(get_args(Exporter))}")
-        if self.metric_interval is not None and not self.metric_interval > 0:
-            raise ConfigurationError(f"metric_interval is {self.metric_interval!r}; allowed: seconds, more than 0")
-        if self.service_name is not None and not self.service_name.strip():
-            raise ConfigurationError(f"service_name is {self.service_name!r}; allowed: a name, or None")
-
-    def differing(self, other: _Arguments) -> dict[str, tuple[object, object]]:
-        pairs = {each.name: (getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
-        return {name: (first, now) for name, (first, now) in pairs.items() if first != now}
-
-
 class _State:
     """What is in force, and every provider that was ever made here: none of those is the application's."""
 
-    __slots__ = ("arguments", "current", "lock", "made", "told")
+    __slots__ = ("__weakref__", "arguments", "current", "lock", "made", "told")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.arguments: _Arguments | None = None
+        self.arguments: Arguments | None = None
         self.current: Telemetry | None = None
         self.told: active.Providers | None = None
         self.made: WeakSet[object] = WeakSet()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Leave the lock to the parent, where another thread may be configuring, and see to the child's end."""
+        self.lock = threading.RLock()
+        if self.current is not None:
+            _close_with_process(self.current)
 
 
 _state = _State()
@@ -158,38 +130,89 @@ def _forget(telemetry: Telemetry) -> None:
             _state.current = _state.arguments = _state.told = None
 
 
-def _build(arguments: _Arguments) -> Telemetry:
-    tracer_provider = _of_application(arguments.tracer_provider, trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    meter_provider = _of_application(arguments.meter_provider, metrics.get_meter_provider(), _ProxyMeterProvider)
-    spans_to = _plan("traces", arguments) if tracer_provider is None else ()
-    metrics_to = _plan("metrics", arguments) if meter_provider is None else ()
-    started = datetime.now(UTC)
-    spans_file = ProcessFile(arguments.directory, "traces", started)
-    metrics_file = ProcessFile(arguments.directory, "metrics", started)
-    if spans_to:
-        tracer_provider = _make_tracer_provider(spans_to, spans_file, arguments)
-    if metrics_to:
-        meter_provider = _make_meter_provider(metrics_to, metrics_file, arguments)
-    telemetry = Telemetry(
-        Route(tracer_provider, spans_to, spans_file), Route(meter_provider, metrics_to, metrics_file), _forget
-    )
-    _state.told = _install(tracer_provider, meter_provider, set_global=arguments.set_global)
-    atexit.register(telemetry.shutdown, EXIT_TIMEOUT)
+def _build(arguments: Arguments) -> Telemetry:
+    """Decide everything first, then make it: what is not allowed sets nothing up."""
+    declared = _declared(arguments)
+    plan = partial(_plan, arguments, declared, datetime.now(UTC))
+    traces = plan("traces", arguments.tracer_provider, trace.get_tracer_provider())
+    measures = plan("metrics", arguments.meter_provider, metrics.get_meter_provider())
+    records = plan("logs", None, _logs.get_logger_provider()) if arguments.logs or declared else None
+    with ExitStack() as undo:
+        spans_route, metrics_route = traces.route(arguments, undo), measures.route(arguments, undo)
+        logs_route = records.route(arguments, undo) if records is not None else None
+        telemetry = Telemetry(spans_route, metrics_route, logs_route, _forget)
+        if arguments.logs and logs_route is not None:
+            _set_up_logs(telemetry, logs_route, set_global=arguments.set_global)
+        undo.pop_all()
+    _state.told = _install(spans_route.provider, metrics_route.provider, set_global=arguments.set_global)
+    _close_with_process(telemetry)
     return telemetry
 
 
-def _of_application(given: _Provider | None, current: _Provider, unset: type) -> _Provider | None:
-    """Return the provider that the application gave or has set globally, if it has."""
+def _declared(arguments: Arguments) -> Collection[object]:
+    """Have ``OTEL_CONFIG_FILE`` applied where nothing else says what to do; return the providers that it made."""
+    path = os.environ.get(declarative.VARIABLE, "").strip()
+    if not path or arguments.exporter != "auto" or is_disabled(os.environ):
+        return ()
+    given = (arguments.tracer_provider, arguments.meter_provider)
+    if any(given) or not all(
+        isinstance(each, _UNSET) for each in (trace.get_tracer_provider(), metrics.get_meter_provider())
+    ):
+        _LOGGER.warning("%s is %r, but there are providers already: they stay", declarative.VARIABLE, path)
+        return ()
+    if not arguments.set_global:
+        raise ConfigurationError(f"set_global is False, but {declarative.VARIABLE} sets the global providers")
+    return declarative.apply_file(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was decided about a signal: the provider that is there, or where one of ours exports to."""
+
+    signal: Signal
+    provider: Any
+    is_declared: bool
+    destinations: tuple[Destination, ...]
+    file: ProcessFile
+
+    def route(self, arguments: Arguments, undo: ExitStack) -> Route[Any]:
+        provider = self.provider
+        if self.destinations:
+            provider = self._made(arguments)
+            undo.callback(provider.shutdown)
+            _state.made.add(provider)
+        return Route(provider, self.destinations, self.file, is_declared=self.is_declared)
+
+    def _made(self, arguments: Arguments) -> Any:
+        from aetherflow.telemetry import providers
+
+        name = arguments.service_name
+        match self.signal:
+            case "traces":
+                return providers.make_tracer_provider(self.destinations, self.file, name)
+            case "metrics":
+                return providers.make_meter_provider(self.destinations, self.file, name, arguments.metric_interval)
+            case "logs":
+                return providers.make_logger_provider(self.destinations, self.file, name)
+
+
+def _plan(
+    arguments: Arguments,
+    declared: Collection[object],
+    started: datetime,
+    signal: Signal,
+    given: object,
+    current: object,
+) -> _Plan:
+    """Decide about a signal, and see that a file can be where it is to go."""
+    file = ProcessFile(arguments.directory, signal, started)
+    if given is None and not isinstance(current, _UNSET) and current not in _state.made:
+        given = current
     if given is not None:
-        return given
-    return None if isinstance(current, unset) or current in _state.made else current
-
-
-def _plan(signal: Signal, arguments: _Arguments) -> tuple[Destination, ...]:
-    """Decide where a signal of ours goes, and see that a file can be there."""
-    found = destinations(signal, arguments.exporter, os.environ)
+        return _Plan(signal, given, any(given is each for each in declared), (), file)
+    found = () if declared else destinations(signal, arguments.exporter, os.environ)
     if all(each.exporter != "file" for each in found):
-        return found
+        return _Plan(signal, None, False, found, file)
     try:
         arguments.directory.mkdir(parents=True, exist_ok=True)
         if not os.access(arguments.directory, os.W_OK | os.X_OK):
@@ -199,8 +222,8 @@ def _plan(signal: Signal, arguments: _Arguments) -> tuple[Destination, ...]:
         if arguments.exporter == "file":
             raise ConfigurationError(f"{problem}; allowed: a directory to write to") from error
         _LOGGER.warning("%s: no %s are exported", problem, signal)
-        return tuple(each for each in found if each.exporter != "file")
-    return found
+        found = tuple(each for each in found if each.exporter != "file")
+    return _Plan(signal, None, False, found, file)
 
 
 def _install(
@@ -222,100 +245,27 @@ def _install(
     return told
 
 
-def _resource(service_name: str | None) -> Resource:
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+def _set_up_logs(telemetry: Telemetry, route: Route[_logs.LoggerProvider], *, set_global: bool) -> None:
+    from aetherflow.telemetry.logs import set_up_logs
 
-    resource = Resource.create()
-    if service_name is None and not str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
-        return resource
-    return resource.merge(Resource({SERVICE_NAME: service_name or _program_name(sys.argv[0] if sys.argv else "")}))
-
-
-def _program_name(argv0: str) -> str:
-    """Return what the running program is called: its file, or for ``python -m package`` the package."""
-    path = Path(argv0)
-    name = path.parent.name if path.stem == "__main__" else path.stem
-    return "python" if not name or name.startswith("-") else name
+    if set_global and route.provider is not None and isinstance(_logs.get_logger_provider(), ProxyLoggerProvider):
+        _logs.set_logger_provider(route.provider)
+    # An application that has a provider has its own way to bring the standard library's records there.
+    telemetry.on_shutdown(set_up_logs(route.provider, carries_standard=route.is_ours))
 
 
-def _make_tracer_provider(
-    spans_to: tuple[Destination, ...], file: ProcessFile, arguments: _Arguments
-) -> trace.TracerProvider:
-    from opentelemetry.sdk.trace import TracerProvider
-
-    provider = TracerProvider(resource=_resource(arguments.service_name), shutdown_on_exit=False)
-    for each in spans_to:
-        provider.add_span_processor(_span_processor(each, file))
-    _state.made.add(provider)
-    return provider
+def _close_with_process(telemetry: Telemetry) -> None:
+    """Have what is left exported when this process ends, also where that is a child of ``multiprocessing``."""
+    atexit.unregister(telemetry.shutdown)
+    atexit.register(telemetry.shutdown, EXIT_TIMEOUT)
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        # Its children leave without what is registered above, but not without what it runs itself.
+        _finalize(telemetry)
+        util.register_after_fork(telemetry, _finalize)
 
 
-def _make_meter_provider(
-    metrics_to: tuple[Destination, ...], file: ProcessFile, arguments: _Arguments
-) -> metrics.MeterProvider:
-    from opentelemetry.sdk.metrics import MeterProvider
+def _finalize(telemetry: Telemetry) -> None:
+    from multiprocessing import parent_process, util
 
-    readers = [_metric_reader(each, file, arguments.metric_interval) for each in metrics_to]
-    provider = MeterProvider(readers, _resource(arguments.service_name), shutdown_on_exit=False)
-    _state.made.add(provider)
-    return provider
-
-
-def _span_processor(to: Destination, file: ProcessFile) -> SpanProcessor:
-    """Return what takes finished spans to a destination: the one place where the span pipeline is chosen."""
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    return BatchSpanProcessor(_span_exporter(to, file))
-
-
-def _span_exporter(to: Destination, file: ProcessFile) -> SpanExporter:
-    if to.exporter == "console":
-        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
-
-        return ConsoleSpanExporter(out=sys.stdout)
-    if to.exporter == "file":
-        from opentelemetry.exporter.otlp.json.file import FileSpanExporter
-
-        return FileSpanExporter(stream=cast("TextIO", file))
-    if to.protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
-
-        return GrpcSpanExporter(endpoint=to.endpoint)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
-
-    return HttpSpanExporter(endpoint=to.endpoint)
-
-
-def _metric_reader(to: Destination, file: ProcessFile, interval: float | None) -> MetricReader:
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-
-    return PeriodicExportingMetricReader(_metric_exporter(to, file), None if interval is None else interval * 1e3)
-
-
-def _metric_exporter(to: Destination, file: ProcessFile) -> MetricExporter:
-    if to.exporter == "console":
-        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
-
-        return ConsoleMetricExporter(out=sys.stdout)
-    if to.exporter == "file":
-        from opentelemetry.exporter.otlp.json.file import FileMetricExporter
-
-        return FileMetricExporter(stream=cast("TextIO", file), preferred_aggregation=_aggregation())
-    if to.protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
-
-        return GrpcMetricExporter(endpoint=to.endpoint, preferred_aggregation=_aggregation())
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
-
-    return HttpMetricExporter(endpoint=to.endpoint, preferred_aggregation=_aggregation())
-
-
-def _aggregation() -> dict[type, Aggregation]:
-    """Return base-2 exponential histograms, unless the standard variable asks for something."""
-    from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION
-    from opentelemetry.sdk.metrics import Histogram
-    from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
-
-    if os.environ.get(OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION):
-        return {}
-    return {Histogram: ExponentialBucketHistogramAggregation()}
+    if parent_process() is not None:
+        util.Finalize(None, telemetry.shutdown, args=(EXIT_TIMEOUT,), exitpriority=0)

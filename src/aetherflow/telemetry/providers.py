@@ -1,0 +1,99 @@
+"""The providers that ``configure()`` makes where the application has none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics._internal.measurement_consumer import SynchronousMeasurementConsumer
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from aetherflow.telemetry.destination import Destination
+from aetherflow.telemetry.export_file import ProcessFile
+from aetherflow.telemetry.exporters import log_exporter, metric_reader, span_exporter
+from aetherflow.telemetry.forks import renew_in_children
+
+__all__ = ["make_logger_provider", "make_meter_provider", "make_tracer_provider"]
+
+
+def make_tracer_provider(
+    destinations: Iterable[Destination], file: ProcessFile, service_name: str | None
+) -> TracerProvider:
+    """Return a provider that exports spans.
+
+    Args:
+        destinations: Where to.
+        file: What a file destination writes to.
+        service_name: The service's name; None for what the variables say, or else the program's.
+    """
+    provider = TracerProvider(resource=_resource(service_name), shutdown_on_exit=False)
+    for each in destinations:
+        provider.add_span_processor(BatchSpanProcessor(span_exporter(each, file)))
+    return provider
+
+
+def make_meter_provider(
+    destinations: Iterable[Destination], file: ProcessFile, service_name: str | None, interval: float | None
+) -> MeterProvider:
+    """Return a provider that exports metrics.
+
+    Args:
+        destinations: Where to.
+        file: What a file destination writes to.
+        service_name: As for spans.
+        interval: Seconds between two exports; None for what ``OTEL_METRIC_EXPORT_INTERVAL`` says.
+    """
+    readers = [metric_reader(each, file, interval) for each in destinations]
+    return _MeterProvider(readers, _resource(service_name))
+
+
+def make_logger_provider(
+    destinations: Iterable[Destination], file: ProcessFile, service_name: str | None
+) -> LoggerProvider:
+    """Return a provider that exports log records.
+
+    Args:
+        destinations: Where to.
+        file: What a file destination writes to.
+        service_name: As for spans.
+    """
+    provider = LoggerProvider(_resource(service_name), shutdown_on_exit=False)
+    for each in destinations:
+        provider.add_log_record_processor(BatchLogRecordProcessor(log_exporter(each, file)))
+    return provider
+
+
+class _MeterProvider(MeterProvider):
+    """A provider whose sums begin at nothing in a forked child: the SDK's would report the parent's a second time."""
+
+    def __init__(self, readers: list[MetricReader], resource: Resource) -> None:
+        super().__init__(readers, resource, shutdown_on_exit=False)
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Forget what the parent has counted, and its locks."""
+        consumer = self._measurement_consumer
+        fresh = SynchronousMeasurementConsumer(self._sdk_config, self._metric_readers)
+        consumer._reader_storages = fresh._reader_storages
+        consumer._lock = fresh._lock
+
+
+def _resource(service_name: str | None) -> Resource:
+    resource = Resource.create()
+    if service_name is None and not str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        return resource
+    return resource.merge(Resource({SERVICE_NAME: service_name or _program_name(sys.argv[0] if sys.argv else "")}))
+
+
+def _program_name(argv0: str) -> str:
+    """Return what the running program is called: its file, or for ``python -m package`` the package."""
+    path = Path(argv0)
+    name = path.parent.name if path.stem == "__main__" else path.stem
+    return "python" if not name or name.startswith("-") else name

@@ -28,6 +28,7 @@ EXECUTIONS = {
     "health": {"lookup": 21, "health_check_node": 6},
     "health_check": {"lookup": 3, "health_check_node": 4},
     "hybrid_context": {"optimized_request_handler": 6},
+    "logs": {"price": 1, "tax": 1},
     "object_pool": {"memory_efficient_processor": 20, "leasing_processor": 1},
     "parallel_partitions": {"data_partitioner": 2, "parallel_processor": 8, "result_aggregator": 2},
     "performance_monitor": {"monitored_processor": 6},
@@ -420,3 +421,17 @@ def test_a_monitor_tells_when_evaluations_agree():
         "ready: unhealthy, for a probe: fail\n"
         "health: unhealthy, for a probe: fail\n"
     )
+
+
+# --- logs --------------------------------------------------------------------------------------------------
+
+
+def test_lines_lead_to_the_trace():
+    """Lines of structlog and of the standard library tell the node's span; outside of a flow they tell none."""
+    outcome = run("logs")
+    opened, priced, assumed = map(json.loads, outcome.output.splitlines())
+    assert "trace_id" not in opened
+    for line, name, said in ((priced, "price", "priced"), (assumed, "tax", "rate of 19 % assumed")):
+        (span,) = outcome.named(name)
+        assert (line["event"], line["flow"], line["node"]) == (said, "bill", name)
+        assert (line["trace_id"], line["span_id"]) == (span.trace_id, span.span_id)

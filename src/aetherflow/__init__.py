@@ -13,10 +13,12 @@ from aetherflow.errors import (
     NotAStreamError,
     SplitError,
 )
+from aetherflow.flow.caching import NodeCache, NotCachedError
 from aetherflow.flow.decorating import node
 from aetherflow.flow.health_node import health_check_node
 from aetherflow.flow.node import FlowRun, Node
 from aetherflow.flow.policies import RetryPolicy
+from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheService, CacheStatistics, NotCacheableError
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.resources.pooling import (
     ObjectPool,
@@ -34,6 +36,10 @@ __all__ = [
     "AetherFlowError",
     "BaseFlowContext",
     "BranchError",
+    "CacheKeyError",
+    "CachePolicy",
+    "CacheService",
+    "CacheStatistics",
     "CompositionError",
     "ConfigurationError",
     "Failure",
@@ -42,8 +48,11 @@ __all__ = [
     "HealthReport",
     "MissingInputError",
     "Node",
+    "NodeCache",
     "NodeTimeoutError",
     "NotAStreamError",
+    "NotCacheableError",
+    "NotCachedError",
     "NotImportableError",
     "NotPicklableError",
     "ObjectPool",

@@ -17,12 +17,12 @@ NODE_MUST = {
 NODE_MAY = {
     names.RUN_ID, names.NODE_UPSTREAM, names.NODE_ATTEMPT, names.NODE_RESULT, names.ERROR_TYPE, names.PROVIDER_NAMES,
     names.PROVIDER_SCOPES, names.BATCH_INDEX, names.BATCH_COUNT, names.BATCH_SIZE, names.STREAM_ITEMS,
-    names.LINK_DROPPED_COUNT,
+    names.LINK_DROPPED_COUNT, names.NODE_CACHE_HIT,
 }  # fmt: skip
 TYPES = {
     names.FLOW_NODES: int, names.NODE_ATTEMPT: int, names.THREAD_ID: int, names.BATCH_INDEX: int,
     names.BATCH_COUNT: int, names.BATCH_SIZE: int, names.STREAM_ITEMS: int, names.LINK_DROPPED_COUNT: int,
-    names.NODE_UPSTREAM: tuple, names.PROVIDER_NAMES: tuple, names.PROVIDER_SCOPES: tuple,
+    names.NODE_CACHE_HIT: bool, names.NODE_UPSTREAM: tuple, names.PROVIDER_NAMES: tuple, names.PROVIDER_SCOPES: tuple,
 }  # fmt: skip
 """Attributes that are no strings."""
 

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from tests.conformance.conftest import TelemetryPath
 from tests.conformance.contract import check_contract, outline
 
-from aetherflow import BaseFlowContext, Failure, MissingInputError, NodeTimeoutError, RetryPolicy, node
+from aetherflow import BaseFlowContext, CachePolicy, Failure, MissingInputError, NodeTimeoutError, RetryPolicy, node
 from aetherflow.analysis.spans import Span
 from aetherflow.telemetry import conventions as names
 
@@ -689,3 +689,22 @@ def test_a_called_coroutine_hangs_where_it_is_awaited(seen: Seen) -> None:
     assert asyncio.run(outer.arun()) == [0, 1, 2]
     assert {span.parent_id for span in seen.named("sleepy")} == {seen.one("outer").span_id}
     assert len(seen.named("sleepy")) == 3
+
+
+# --- caches ------------------------------------------------------------------------------------------------
+
+
+def test_a_cached_node_says_whether_it_was_a_hit(seen: Seen):
+    """Each execution of a cached node has its span, whose result was there or was computed below it."""
+
+    @node(cache=CachePolicy())
+    def cached(value: int) -> Any:
+        return identity(value)
+
+    flow = source >> cached
+    flow.run({"n": 1})
+    flow.run({"n": 1})
+    assert [span.attributes[names.NODE_CACHE_HIT] for span in seen.named("cached")] == [False, True]
+    assert outline(seen.all()) == (
+        "run source\n  cached <- source\n    identity\n  source\nrun source\n  cached <- source\n  source"
+    )

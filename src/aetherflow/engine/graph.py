@@ -40,6 +40,7 @@ class Task:
         qualname: The function's qualified name.
         retries: Whether executions may be attempted more than once.
         executor: Where executions run; None for where the flow runs.
+        cache: The cache of its results; None without.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task:
     qualname: str
     retries: bool = False
     executor: str | None = None
+    cache: Any = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,13 +11,13 @@ import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from aetherflow.config import perf_config
+from aetherflow.resources.waiting import lent_thread, works_for
 
 __all__ = ["Outcome", "PoolFuture", "ThreadPool", "Ticket", "default_pool", "lent_thread", "side_by_side"]
 
@@ -164,7 +164,7 @@ class ThreadPool:
         return future
 
     def _work(self) -> None:
-        _here.worker = _Worker(self)
+        works_for(self)
         while (ticket := self._take()) is not None:
             ticket.use()
 
@@ -196,40 +196,6 @@ class ThreadPool:
     def statistics(self) -> dict[str, int]:
         """Return how many threads there are, how many are idle, and how many calls wait."""
         return {"workers": self._threads, "idle": self._idle, "queued": self._queue.qsize(), "size": self.size}
-
-
-class _Worker:
-    """One thread of a pool: how many of its coroutines wait."""
-
-    __slots__ = ("pool", "waits")
-
-    def __init__(self, pool: ThreadPool) -> None:
-        self.pool = pool
-        self.waits = 0
-
-
-_here = threading.local()
-
-
-@contextmanager
-def lent_thread() -> Iterator[None]:
-    """While this thread waits for an event loop, another may work in its place, if it is one of a pool.
-
-    What the loop has to do may need a thread of that pool, all of which may wait like this one.
-    """
-    worker: _Worker | None = getattr(_here, "worker", None)
-    if worker is None:
-        yield
-        return
-    worker.waits += 1
-    if worker.waits == 1:  # of many coroutines that wait on one thread, only the first lends it
-        worker.pool.lend()
-    try:
-        yield
-    finally:
-        worker.waits -= 1
-        if not worker.waits:
-            worker.pool.take_back()
 
 
 class _Default:

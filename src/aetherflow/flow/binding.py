@@ -75,6 +75,8 @@ class Binding:
     """What may be read for each parameter, providers apart: the first that is set counts."""
     providers: list[tuple[str, int]] = field(default_factory=list)
     """Parameters that are injected, and their providers' slots."""
+    injected: list[str] = field(default_factory=list)
+    """Those of them that always are."""
 
 
 Getter = Callable[[Slots], Any]
@@ -121,6 +123,8 @@ def _bind_one(parameter: inspect.Parameter, is_first: bool, sources: Open, bindi
     if injected is not None:
         binding.providers.append((parameter.name, injected))
         before = [candidate.slot for candidate in candidates]
+        if not before:
+            binding.injected.append(parameter.name)
         binding.takes.append(candidates)
         return _Bound(parameter, _injecting(before, injected), None, False, before)
     if is_first:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from aetherflow.engine.graph import Kind, Task
-from aetherflow.errors import CompositionError
+from aetherflow.errors import CompositionError, ConfigurationError
+from aetherflow.flow.caching import cached
 from aetherflow.flow.policies import RetryPolicy, with_policies
+from aetherflow.resources.caching import CachePolicy
 
-__all__ = ["Executor", "check_executor", "make_task"]
+__all__ = ["Executor", "check_executor", "check_stays", "make_task"]
 
 Executor = Literal["thread", "process"]
 
@@ -28,7 +30,12 @@ def check_executor(executor: object) -> None:
 
 
 def make_task(
-    func: Callable[..., Any], name: str | None, retry: RetryPolicy | None, timeout: float | None, executor: str | None
+    func: Callable[..., Any],
+    name: str | None,
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    executor: str | None,
+    cache: CachePolicy | None,
 ) -> Task:
     """Read all that a node needs to know of its function.
 
@@ -38,6 +45,7 @@ def make_task(
         retry: When to try a failed execution again.
         timeout: Seconds that an attempt may take.
         executor: Where executions run.
+        cache: How results are cached.
 
     Raises:
         CompositionError: This cannot be a node.
@@ -50,18 +58,37 @@ def make_task(
     if not isinstance(chosen, str) or not chosen:
         raise CompositionError(f"@node(name={name!r}): allowed is a string that is not empty")
     declared = _kind_of(func)
+    parameters = _parameters_of(func, chosen)
     call, kind = with_policies(chosen, func, declared, retry, timeout)
+    kept = None
+    if cache is not None:
+        check_stays(chosen, executor)
+        call, kept = cached(chosen, call, kind, parameters, cache)
     return Task(
         name=chosen,
         func=func,
         call=call,
         kind=kind,
         declared=declared,
-        parameters=_parameters_of(func, chosen),
+        parameters=parameters,
         qualname=f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', type(func).__qualname__)}",
         retries=retry is not None,
         executor=executor,
+        cache=kept,
     )
+
+
+def check_stays(node: str, executor: str | None) -> None:
+    """Refuse to send a node away whose executions share something in this process.
+
+    Raises:
+        ConfigurationError: The executor is another process.
+    """
+    if executor not in (None, "thread"):
+        raise ConfigurationError(
+            f"node {node!r} has a cache in this process, which a worker does not reach; executor={executor!r} is "
+            f"allowed on nodes without cache="
+        )
 
 
 def _kind_of(func: Callable[..., Any]) -> Kind:

@@ -10,6 +10,7 @@ from aetherflow.errors import CompositionError
 from aetherflow.flow.declaring import Executor, make_task
 from aetherflow.flow.node import Node
 from aetherflow.flow.policies import RetryPolicy
+from aetherflow.resources.caching import CachePolicy
 
 __all__ = ["node"]
 
@@ -37,6 +38,7 @@ def node(
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
     executor: Executor | None = None,
+    cache: CachePolicy | None = None,
 ) -> _Decorator: ...
 def node(
     func: Callable[..., Any] | None = None,
@@ -46,6 +48,7 @@ def node(
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
     executor: Executor | None = None,
+    cache: CachePolicy | None = None,
 ) -> Any:
     """Make a function a node; as ``@node`` or ``@node(…)``.
 
@@ -56,14 +59,15 @@ def node(
         timeout: Seconds that an attempt may take. A synchronous function then runs on a thread of its own; late, it
             is left to itself and its result is not used.
         executor: Where executions run, as in :meth:`Node.fan_out_to`; None for where the fan-out around it says.
+        cache: How results are cached, if they are; ``node.cache`` then invalidates, clears and counts.
 
     Raises:
         CompositionError: This cannot be a node.
         ConfigurationError: A value is not allowed.
     """
     if func is None:
-        return lambda function: _decorated(function, name, retry, timeout, executor)
-    return _decorated(func, name, retry, timeout, executor)
+        return lambda function: _decorated(function, name, retry, timeout, executor, cache)
+    return _decorated(func, name, retry, timeout, executor, cache)
 
 
 class _ClassNode:

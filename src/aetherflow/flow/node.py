@@ -34,6 +34,7 @@ from aetherflow.engine.graph import (
 )
 from aetherflow.errors import CompositionError
 from aetherflow.flow import drawing
+from aetherflow.flow.caching import NodeCache, NotCachedError
 from aetherflow.flow.declaring import Executor, check_executor
 from aetherflow.flow.many import run_many
 from aetherflow.flow.running import FlowRun, Runner
@@ -85,6 +86,17 @@ class Node(Generic[P, R_co, T_co]):
         """What was read of the node when it was decorated; of a flow, of its first node."""
         return next(tasks(self._step))
 
+    @property
+    def cache(self) -> NodeCache:
+        """The cache of a node with ``cache=``; of a flow, that of its first node.
+
+        Raises:
+            NotCachedError: It has none.
+        """
+        if self.task.cache is None:
+            raise NotCachedError(self.task.name)
+        return cast("NodeCache", self.task.cache)
+
     def named(self, name: str) -> Node[P, R_co, T_co]:
         """Return the same node or flow under another name; a named flow is one step in a flow it is put into."""
         if not isinstance(name, str) or not name:
@@ -109,6 +121,7 @@ class Node(Generic[P, R_co, T_co]):
             func=task.func.__get__(instance, owner),
             call=functools.partial(task.call, instance) if task.call is not task.func else task.func.__get__(instance),
             parameters=task.parameters[1:],
+            cache=task.cache and task.cache.bound(instance),
         )
         return Node(Call(bound), self._name)
 

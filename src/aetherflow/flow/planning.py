@@ -24,6 +24,8 @@ from aetherflow.engine.plan import (
 )
 from aetherflow.errors import ConfigurationError
 from aetherflow.flow.binding import Binding, Candidate, Open, bind
+from aetherflow.flow.caching import sparing
+from aetherflow.flow.declaring import check_stays
 from aetherflow.flow.injecting import ParameterProvider, container_of, has_resources, nature_of, provider_named
 from aetherflow.flow.scope import Scope
 from aetherflow.flow.sites import node_site, run_site
@@ -124,6 +126,9 @@ class _Planner:
 
     def _call(self, task: Task, scope: Scope) -> CallOp:
         binding = bind(task.call, task.parameters, self._sources(task, scope))
+        if task.cache is not None and binding.injected:
+            call = sparing(task.call, binding.injected)
+            binding = bind(call, task.parameters, self._sources(task, scope))
         if scope.first and self._value and not any(Candidate(INPUTS) in taken for taken in binding.takes):
             raise ConfigurationError(
                 f"flow {self._root!r} was run on a single value, but its first node {task.name!r} has no positional "
@@ -161,6 +166,8 @@ class _Planner:
                 f"node {task.name!r} is a generator, which cannot leave its process; executor={chosen!r} is allowed "
                 f"on functions only"
             )
+        if task.cache is not None:
+            check_stays(task.name, chosen)
         return chosen
 
     def _sources(self, task: Task, scope: Scope) -> Open:

@@ -1,14 +1,18 @@
-"""Callers that wait for their turn, threads and async tasks in one queue, and a lock that finalizers cannot hang on."""
+"""Callers that wait for their turn, threads and async tasks in one queue, and a lock that finalizers cannot hang on.
+
+A thread of a pool that waits may be waited for by work that needs a thread of that pool, so it is lent meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-__all__ = ["DeferringLock", "TaskWaiter", "ThreadWaiter", "Waiter"]
+__all__ = ["DeferringLock", "TaskWaiter", "ThreadWaiter", "Waiter", "lent_thread", "works_for"]
 
 G = TypeVar("G")
 Action: TypeAlias = Callable[[], Callable[[], object] | None]
@@ -117,7 +121,9 @@ class ThreadWaiter(Waiter[G]):
 
     def wait(self, timeout: float | None) -> None:
         """Block until woken, or for ``timeout`` seconds."""
-        self._gate.acquire(timeout=-1 if timeout is None else timeout)
+        if not self._gate.acquire(blocking=False):
+            with lent_thread():
+                self._gate.acquire(timeout=-1 if timeout is None else timeout)
 
 
 class TaskWaiter(Waiter[G]):
@@ -146,3 +152,54 @@ class TaskWaiter(Waiter[G]):
         """Suspend until woken, or for ``timeout`` seconds."""
         # Unlike wait_for, this raises only where the task itself is cancelled.
         await asyncio.wait([self._future], timeout=timeout)
+
+
+class Lender(Protocol):
+    """A pool that can do without one of its threads for a while."""
+
+    def lend(self) -> None:
+        """Have one more thread."""
+        ...
+
+    def take_back(self) -> None:
+        """Have one thread less."""
+        ...
+
+
+class _Worker:
+    """One thread of a pool: how many of its coroutines wait."""
+
+    __slots__ = ("pool", "waits")
+
+    def __init__(self, pool: Lender) -> None:
+        self.pool = pool
+        self.waits = 0
+
+
+_here = threading.local()
+
+
+def works_for(pool: Lender) -> None:
+    """Say that the calling thread is one of a pool."""
+    _here.worker = _Worker(pool)
+
+
+@contextmanager
+def lent_thread() -> Iterator[None]:
+    """While this thread waits, another may work in its place, if it is one of a pool.
+
+    What is waited for may need a thread of that pool, all of which may wait like this one.
+    """
+    worker: _Worker | None = getattr(_here, "worker", None)
+    if worker is None:
+        yield
+        return
+    worker.waits += 1
+    if worker.waits == 1:  # of many coroutines that wait on one thread, only the first lends it
+        worker.pool.lend()
+    try:
+        yield
+    finally:
+        worker.waits -= 1
+        if not worker.waits:
+            worker.pool.take_back()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
+from opentelemetry.context import get_current
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -25,7 +26,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from aetherflow import node
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import sdk_spans
+from aetherflow.telemetry import sdk_spans, shield
 from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.active import Providers, set_active
 from aetherflow.telemetry.lean import LeanSpan
@@ -163,6 +164,41 @@ def test_the_tree_is_that_of_the_sdk(app: App) -> None:
         assert run.context.trace_flags == theirs.get_span_context().trace_flags
     for span in (first, second):
         assert run.start_time <= span.start_time <= span.end_time <= run.end_time  # type: ignore[operator]
+
+
+def test_what_was_current_is_current_again_after_a_run(app: App) -> None:
+    """Also after one that failed, whose failing node alone records the error."""
+
+    @node
+    def fails(x: int) -> int:
+        raise ValueError("bad")
+
+    before = get_current()
+    chain.run(1)
+    assert get_current() is before
+    with pytest.raises(ValueError, match="bad"):
+        (one >> fails >> two).run(1)
+    assert get_current() is before
+    assert [(span.name, len(span.events), span.status.is_ok) for span in app.spans[3:]] == [
+        ("one", 0, True),
+        ("fails", 1, False),
+        ("run one", 0, False),
+    ]
+
+
+def test_a_processor_that_fails_does_not_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host gets its result; the failure is counted."""
+
+    class Fails(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise OSError("disk full")
+
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # under pytest failures are raised
+    with App() as app:
+        app.provider.add_span_processor(Fails())
+        before = shield.failures()
+        assert chain.run(1) == 1
+        assert shield.failures() == before + 3
 
 
 def test_spans_of_others_nest_in_ours_and_ours_in_theirs(app: App) -> None:

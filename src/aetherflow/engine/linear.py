@@ -12,9 +12,9 @@ from typing import Any
 from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
 from aetherflow.telemetry.accumulators import FOLD_AT
-from aetherflow.telemetry.observation import Observation, Observer
+from aetherflow.telemetry.observation import Lane, Observation, Observer
 
-__all__ = ["run_metered", "run_observed"]
+__all__ = ["run_metered", "run_observed", "run_traced"]
 
 
 def run_metered(plan: Plan, slots: Slots) -> Any:
@@ -52,4 +52,25 @@ def run_observed(plan: Plan, slots: Slots, observer: Observer) -> Any:
     value = None
     for op in plan.linear:
         slots[op.slot] = value = observed(observer, op, slots)
+    return value
+
+
+def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
+    """Run the nodes of a straight chain with their spans below a run's; return the last output."""
+    value = None
+    before = perf_counter_ns()
+    for op in plan.linear:
+        site = op.site
+        span = lane.begin(site, before)
+        try:
+            slots[op.slot] = value = op.invoke(slots)
+        except BaseException as error:
+            lane.fail(site, span, before, error)
+            raise
+        now = perf_counter_ns()
+        site.series.add(now - before)
+        span.finish(now)
+        before = now
+    if len(site.series.pending) > FOLD_AT:
+        plan.fold()
     return value

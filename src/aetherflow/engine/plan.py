@@ -205,8 +205,10 @@ class Plan:
     has_resources: bool = False
     overridden: bool = False
     steps: tuple[tuple[Callable[[Slots], Any], int, Callable[[int], None]], ...] = field(init=False)
+    is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self.is_plain = not any(op.upstream or op.links or op.span_slot is not None for op in self.linear)
         self.steps = tuple((op.invoke, op.slot, op.site.series.add) for op in self.linear)
 
     def fold(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import SpanContext
 
-from aetherflow.engine.linear import run_metered, run_observed
+from aetherflow.engine.linear import run_metered, run_observed, run_traced
 from aetherflow.engine.plan import PARTITION, Plan, Slots
 from aetherflow.engine.walk import AsyncDriver, Driver, SyncDriver, drive, walk, walk_within
 from aetherflow.telemetry.conventions import RUN_ID
@@ -66,17 +66,19 @@ class _Run:
         self._info = info
 
     def linear(self) -> Any:
+        plan, slots, observer = self._plan, self._slots, self._observer
         seen = self._begin()
         if seen is None:
-            return run_observed(self._plan, self._slots, self._observer)
-        if seen.sampled_out and self._observer.metering.idle:
+            return run_observed(plan, slots, observer)
+        if seen.sampled_out and observer.metering.idle:
             token = seen.enter()
             try:
-                return run_metered(self._plan, self._slots)
+                return run_metered(plan, slots)
             finally:
                 seen.leave(token)
         with seen:
-            return run_observed(self._plan, self._slots, self._observer)
+            lane = observer.lane(seen) if plan.is_plain else None
+            return run_observed(plan, slots, observer) if lane is None else run_traced(plan, slots, lane)
 
     async def walked(self, driver: Driver) -> Any:
         plan, slots = self._plan, self._slots
@@ -91,13 +93,12 @@ class _Run:
     def _begin(self) -> Observation | None:
         """Begin the run's observation; a run of a single node is observed as that node."""
         plan, info = self._plan, self._info
-        if not self._observer.tracing and plan.site is None:
-            return None
-        run_id = info.run_id if info is not None else new_run_id()
+        run_id = None if info is None else info.run_id
         if plan.site is None:
-            self._slots[PARTITION] = {RUN_ID: run_id}
+            if self._observer.tracing:
+                self._slots[PARTITION] = {RUN_ID: run_id or new_run_id()}
             return None
-        seen = self._observer.begin(plan.site, {RUN_ID: run_id})
+        seen = self._observer.begin_run(plan.site, run_id)
         if info is not None:
             info.context = seen.context
         return seen

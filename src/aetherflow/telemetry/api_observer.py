@@ -14,7 +14,17 @@ from typing_extensions import override
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import Series
-from aetherflow.telemetry.observation import Observation, Observer, Site, add, error_type, result_of, thread_attributes
+from aetherflow.telemetry.observation import (
+    Lane,
+    Observation,
+    Observer,
+    Site,
+    add,
+    error_type,
+    new_run_id,
+    result_of,
+    thread_attributes,
+)
 
 __all__ = ["ApiObserver", "MeteringObserver", "Record", "RecordedObservation", "SpanObservation"]
 __all__ += ["recorder"]
@@ -116,6 +126,13 @@ class MeteringObserver:
         """This one."""
         return self
 
+    def begin_run(self, site: Site, run_id: str | None = None) -> Observation:
+        """Start observing a run."""
+        return Observation(site)
+
+    def lane(self, run: Observation) -> None:
+        """There are no spans."""
+
     def begin(
         self,
         site: Site,
@@ -175,6 +192,14 @@ class ApiObserver:
     def metering(self) -> Observer:
         """Durations only, in the same instruments."""
         return self._metering
+
+    def begin_run(self, site: Site, run_id: str | None = None) -> Observation:
+        """Start observing a run."""
+        return self.begin(site, {names.RUN_ID: run_id or new_run_id()})
+
+    def lane(self, run: Observation) -> Lane | None:
+        """Spans of the public API are begun one by one."""
+        return None
 
     def begin(
         self,

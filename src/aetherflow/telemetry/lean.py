@@ -20,17 +20,18 @@ from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 from typing_extensions import override
 
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import shield
 
 __all__ = ["LeanSpan", "Origin", "Template", "ThreadFacts", "thread_facts"]
 
 
 class Template:
-    """What is the same in every span of one place.
+    """What is the same in every span of one place; what encoders make of it is kept here too.
 
     Args:
         name: Their name.
@@ -38,24 +39,25 @@ class Template:
         attributes: Their constant attributes.
     """
 
-    __slots__ = ("attributes", "encoded", "kind", "name")
+    __slots__ = ("attributes", "json", "kind", "name", "wire")
 
     def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]) -> None:
         self.name = name
         self.kind = kind
         self.attributes = dict(attributes)
-        self.encoded: dict[object, Any] = {}
-        """What each encoder has made of the above, once."""
+        self.wire: bytes | None = None
+        self.json: str | None = None
 
 
 class ThreadFacts:
-    """The attributes that tell a thread, made once a thread."""
+    """The attributes that tell a thread, made once a thread; what encoders make of them, once as well."""
 
-    __slots__ = ("attributes", "encoded")
+    __slots__ = ("attributes", "json", "wire")
 
     def __init__(self, attributes: Mapping[str, AttributeValue]) -> None:
         self.attributes = attributes
-        self.encoded: dict[object, Any] = {}
+        self.wire: bytes | None = None
+        self.json: str | None = None
 
 
 class Origin:
@@ -99,6 +101,59 @@ class Origin:
             processor.on_end(span)
 
 
+class Frame:
+    """What spans have in common that one thread begins below one parent.
+
+    Args:
+        origin: Where they come from.
+        parent: Their parent's context; None for a root.
+        trace_id: Their trace.
+        flags: The flags of their contexts.
+        state: The state of their contexts.
+        thread: Their thread, where they tell it.
+        offset: What the performance counter is behind the time of day. All spans of a trace in this process share one,
+            so that no step of the system's clock puts a child outside its parent.
+    """
+
+    __slots__ = ("flags", "offset", "origin", "parent", "state", "thread", "trace_id", "wire")
+
+    def __init__(
+        self,
+        origin: Origin,
+        parent: SpanContext | None,
+        trace_id: int,
+        flags: TraceFlags,
+        state: TraceState,
+        thread: ThreadFacts | None,
+        offset: int,
+    ) -> None:
+        self.origin = origin
+        self.parent = parent
+        self.trace_id = trace_id
+        self.flags = flags
+        self.state = state
+        self.thread = thread
+        self.offset = offset
+        self.wire: tuple[bytes, bytes] | None = None
+
+
+class Rest:
+    """What few spans have.
+
+    Args:
+        extra: Attributes of a span's own, known from the beginning.
+        links: What it follows from.
+    """
+
+    __slots__ = ("extra", "full", "late", "links")
+
+    def __init__(self, extra: Mapping[str, AttributeValue] | None = None, links: Sequence[SpanContext] = ()) -> None:
+        self.extra = extra
+        self.links = links
+        self.late: dict[str, AttributeValue] = {}
+        self.full: sdk.Span | None = None
+
+
 class _FullSpan(sdk.Span):
     """The SDK's own span; its class cannot be made directly."""
 
@@ -135,62 +190,34 @@ class LeanSpan(trace.Span, ReadableSpan):
     """A span under way, or ended; see the module.
 
     Args:
-        origin: Where it comes from.
-        template: What it has in common with others.
-        identity: Its own context.
-        parent: Its parent's; None for a root.
-        thread: The thread that it began on, where it tells that.
-        extra: Attributes of its own, known from the beginning.
-        links: What it follows from.
+        frame: What it has in common with its siblings.
+        template: What it has in common with others of its place.
+        span_id: Its id.
+        started: When it began, by the performance counter, in nanoseconds.
+        rest: What few spans have.
     """
 
-    __slots__ = (
-        "_full",
-        "ended",
-        "extra",
-        "identity",
-        "late",
-        "linked",
-        "offset",
-        "origin",
-        "parent_context",
-        "started",
-        "template",
-        "thread",
-    )  # fmt: skip
+    __slots__ = ("_identity", "ended", "frame", "rest", "span_id", "started", "template")
 
-    started: int
-    """When it began, in nanoseconds since the epoch."""
-    offset: int
-    """What the performance counter is behind that. All spans of a trace in this process share one, so that no step of
-    the system's clock puts a child outside its parent."""
-
-    def __init__(
-        self,
-        origin: Origin,
-        template: Template,
-        identity: SpanContext,
-        parent: SpanContext | None,
-        thread: ThreadFacts | None,
-        extra: Mapping[str, AttributeValue] | None,
-        links: Sequence[SpanContext],
-    ) -> None:
-        self.origin = origin
+    def __init__(self, frame: Frame, template: Template, span_id: int, started: int, rest: Rest | None = None) -> None:
+        self.frame = frame
         self.template = template
-        self.identity = identity
-        self.parent_context = parent
-        self.thread = thread
-        self.extra = extra
-        self.linked = links
-        self.late: dict[str, AttributeValue] | None = None
-        self._full: sdk.Span | None = None
+        self.span_id = span_id
+        self.started = started + frame.offset
+        self.rest = rest
         self.ended: int | None = None
+        self._identity: SpanContext | None = None
 
     # --- what whoever has the current span may do to it ------------------------------------------------------
 
     @override
     def get_span_context(self) -> SpanContext:
-        return self.identity
+        identity = self._identity
+        if identity is None:  # most spans are never asked
+            frame = self.frame
+            identity = SpanContext(frame.trace_id, self.span_id, False, frame.flags, frame.state)
+            self._identity = identity
+        return identity
 
     @override
     def is_recording(self) -> bool:
@@ -198,14 +225,11 @@ class LeanSpan(trace.Span, ReadableSpan):
 
     @override
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        if self._full is None and self.ended is None and type(value) in _PLAIN and type(key) is str and key:
-            late = self.late
-            if late is None:
-                with _lock:
-                    late = self.late = self.late or {}
-            if len(late) < _MOST_LATE:
-                late[key] = value
-                if self._full is None:  # else another thread has made it full in between
+        if self.ended is None and type(value) in _PLAIN and type(key) is str and key:
+            rest = self.rest or self._open_rest()
+            if rest.full is None and len(rest.late) < _MOST_LATE:
+                rest.late[key] = value
+                if rest.full is None:  # else another thread has made it full in between
                     return
         self.full().set_attribute(key, value)
 
@@ -213,6 +237,11 @@ class LeanSpan(trace.Span, ReadableSpan):
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         for key, value in attributes.items():
             self.set_attribute(key, value)
+
+    def _open_rest(self) -> Rest:
+        with _lock:
+            rest = self.rest = self.rest or Rest()
+            return rest
 
     @override
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
@@ -244,54 +273,57 @@ class LeanSpan(trace.Span, ReadableSpan):
     def end(self, end_time: int | None = None) -> None:
         """End the span and hand it on, the first time only."""
         with _lock:
-            if self.ended is not None:
-                again = True
-            else:
-                again = False
-                self.ended = time.perf_counter_ns() + self.offset if end_time is None else end_time
-        if again:
+            is_first = self.ended is None
+            if is_first:
+                self.ended = time.perf_counter_ns() + self.frame.offset if end_time is None else end_time
+        if not is_first:
             self.full().end(end_time)  # says so in the SDK's words
             return
-        if self._full is not None:
-            self._full.end(self.ended)
-        self.origin.sink(self)
+        if self.inflated is not None:
+            self.inflated.end(self.ended)
+        self.frame.origin.sink(self)
 
-    def finish(self, duration: int) -> None:
-        """End the span after so many nanoseconds: what :meth:`end` does, for the one place that surely ends it once."""
-        if self._full is None and self.ended is None:
-            self.ended = self.started + duration
-            self.origin.sink(self)
-        elif self.ended is None:  # not where the span was ended by hand
-            self.end(self.started + duration)
+    def finish(self, now: int) -> None:
+        """End the span at a reading of the performance counter: :meth:`end` for the one place that ends it once."""
+        if self.ended is not None:  # by hand
+            return
+        ended = now + self.frame.offset
+        if self.rest is not None and self.rest.full is not None:
+            self.end(ended)
+            return
+        self.ended = ended
+        try:
+            self.frame.origin.sink(self)
+        except Exception as failure:  # noqa: BLE001  # rule 3: a processor that fails never breaks the host
+            shield.caught(failure, "ending a span")
 
     def full(self) -> sdk.Span:
         """Return the span of the SDK that takes this one's place from now on."""
-        full = self._full
-        if full is None:
+        rest = self.rest or self._open_rest()
+        if rest.full is None:
             with _lock:
-                if self._full is None:
-                    self._full = self._inflated()
-                full = self._full
-        return full
+                if rest.full is None:
+                    rest.full = self._inflated()
+        return rest.full
 
     @property
     def inflated(self) -> sdk.Span | None:
         """The span of the SDK that has taken this one's place, if one has."""
-        return self._full
+        return None if self.rest is None else self.rest.full
 
     def _inflated(self) -> sdk.Span:
-        origin = self.origin
+        frame, tracer = self.frame, self.frame.origin.tracer
         full = _FullSpan(
             self.template.name,
-            self.identity,
-            self.parent_context,
-            resource=origin.tracer.resource,
+            self.get_span_context(),
+            frame.parent,
+            resource=tracer.resource,
             attributes=self._all(),
-            links=[Link(context) for context in self.linked],
+            links=self._linked(),
             kind=self.template.kind,
-            limits=origin.limits,
-            instrumentation_info=origin.tracer.instrumentation_info,
-            instrumentation_scope=origin.scope,
+            limits=frame.origin.limits,
+            instrumentation_info=tracer.instrumentation_info,
+            instrumentation_scope=frame.origin.scope,
         )
         full.start(self.started)
         if self.ended is not None:
@@ -300,26 +332,30 @@ class LeanSpan(trace.Span, ReadableSpan):
 
     # --- what whoever exports it may read ----------------------------------------------------------------------
 
-    def _given(self) -> dict[str, AttributeValue]:
-        thread, extra = self.thread, self.extra
+    def given(self) -> dict[str, AttributeValue]:
+        """Return the attributes that it had from the beginning."""
+        thread, rest = self.frame.thread, self.rest
         found = {**self.template.attributes, **thread.attributes} if thread else dict(self.template.attributes)
-        if extra:
-            found.update(extra)
+        if rest is not None and rest.extra:
+            found.update(rest.extra)
         return found
 
     def _all(self) -> dict[str, AttributeValue]:
-        late = self.late
-        return {**self._given(), **late} if late else self._given()
+        return self.given() if self.rest is None else {**self.given(), **self.rest.late}
+
+    def _linked(self) -> list[Link]:
+        return [] if self.rest is None else [Link(context) for context in self.rest.links]
 
     @property
     @override
     def name(self) -> str:
-        return self.template.name if self._full is None else self._full.name
+        full = self.inflated
+        return self.template.name if full is None else full.name
 
     @property
     @override
     def context(self) -> SpanContext:
-        return self.identity
+        return self.get_span_context()
 
     @property
     @override
@@ -329,7 +365,7 @@ class LeanSpan(trace.Span, ReadableSpan):
     @property
     @override
     def parent(self) -> SpanContext | None:
-        return self.parent_context
+        return self.frame.parent
 
     @property
     @override
@@ -344,47 +380,54 @@ class LeanSpan(trace.Span, ReadableSpan):
     @property
     @override
     def status(self) -> Status:
-        return _UNSET if self._full is None else self._full.status
+        full = self.inflated
+        return _UNSET if full is None else full.status
 
     @property
     @override
     def attributes(self) -> Attributes:
-        return MappingProxyType(self._all()) if self._full is None else self._full.attributes
+        full = self.inflated
+        return MappingProxyType(self._all()) if full is None else full.attributes
 
     @property
     @override
     def events(self) -> Sequence[Event]:
-        return () if self._full is None else self._full.events
+        full = self.inflated
+        return () if full is None else full.events
 
     @property
     @override
     def links(self) -> Sequence[Link]:
-        return tuple(map(Link, self.linked)) if self._full is None else self._full.links
+        full = self.inflated
+        return tuple(self._linked()) if full is None else full.links
 
     @property
     @override
     def resource(self) -> Resource:
-        return self.origin.tracer.resource
+        return self.frame.origin.tracer.resource
 
     @property
     @override
     def instrumentation_scope(self) -> InstrumentationScope:
-        return self.origin.scope
+        return self.frame.origin.scope
 
     @property
     @override
     def dropped_attributes(self) -> int:
-        return 0 if self._full is None else self._full.dropped_attributes
+        full = self.inflated
+        return 0 if full is None else full.dropped_attributes
 
     @property
     @override
     def dropped_events(self) -> int:
-        return 0 if self._full is None else self._full.dropped_events
+        full = self.inflated
+        return 0 if full is None else full.dropped_events
 
     @property
     @override
     def dropped_links(self) -> int:
-        return 0 if self._full is None else self._full.dropped_links
+        full = self.inflated
+        return 0 if full is None else full.dropped_links
 
     def __getattr__(self, name: str) -> Any:
         """Answer for the fields that the SDK's own code reads of its spans, such as ``to_json()`` does."""
@@ -393,4 +436,4 @@ class LeanSpan(trace.Span, ReadableSpan):
         return getattr(self.full(), name)
 
     def __repr__(self) -> str:
-        return f'LeanSpan(name="{self.name}", context={self.identity})'
+        return f'LeanSpan(name="{self.name}", context={self.get_span_context()})'

@@ -16,8 +16,8 @@ from typing_extensions import override
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.api_observer import ApiObserver, Record, SpanObservation
-from aetherflow.telemetry.lean import LeanSpan, Origin, Template, thread_facts
-from aetherflow.telemetry.observation import Observation, Site
+from aetherflow.telemetry.lean import Frame, LeanSpan, Origin, Rest, Template, thread_facts
+from aetherflow.telemetry.observation import Observation, Site, new_run_id
 from aetherflow.telemetry.sdk_spans import current_span, is_random, sampling_of, span_context, with_span
 
 __all__ = ["LeanObserver"]
@@ -30,19 +30,23 @@ _KNOWN_FLAGS: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 class _LeanObservation(SpanObservation):
     """One execution under way with a lean span."""
 
-    __slots__ = ()
+    __slots__ = ("_parent",)
     _span: LeanSpan
 
     def __init__(self, site: Site, span: LeanSpan, parent: Context, record: Record | None, started: int) -> None:
         self._span = span
+        self._parent = parent
         self._record = record
         self._current = with_span(span, parent)
-        self.context = span.get_span_context()
         Observation.__init__(self, site, started)
+
+    @property
+    def context(self) -> SpanContext:  # type: ignore[override]  # made when it is asked for
+        return self._span.get_span_context()
 
     @override
     def _close(self, duration: int) -> None:
-        self._span.finish(duration)
+        self._span.finish(self._started + duration)
 
 
 class _SampledOut(Observation):
@@ -79,6 +83,27 @@ class _SampledOut(Observation):
             self.blame(error)
 
 
+class LeanLane:
+    """Begins spans one after the other on one thread, below one sampled run; see :class:`observation.Lane`."""
+
+    __slots__ = ("_base", "_frame", "_new_span_id")
+
+    def __init__(self, base: Context, frame: Frame, new_span_id: Callable[[], int]) -> None:
+        self._base = base
+        self._frame = frame
+        self._new_span_id = new_span_id
+
+    def begin(self, site: Site, now: int) -> LeanSpan:
+        """Begin a span that is the current one until the next begins."""
+        span = LeanSpan(self._frame, site.template or _template(site), self._new_span_id(), now)
+        attach(with_span(span, self._base))
+        return span
+
+    def fail(self, site: Site, span: LeanSpan, started: int, error: BaseException) -> None:
+        """End a span with an error."""
+        _LeanObservation(site, span, self._base, None, started).end(error)
+
+
 class LeanObserver(ApiObserver):
     """Spans that cost a tenth of the tracer's own; what a sampler is known to decide is not asked.
 
@@ -93,11 +118,44 @@ class LeanObserver(ApiObserver):
         self._sampler = origin.tracer.sampler
         self._sampling = sampling_of(self._sampler)
         ids = origin.tracer.id_generator
-        self._new_span_id: Callable[[], int] = ids.generate_span_id
         self._new_trace_id: Callable[[], int] = ids.generate_trace_id
-        if is_random(ids):  # what the SDK's generator does, without its call
-            self._new_span_id = _random_span_id
-        self._root_flags = TraceFlags(_SAMPLED | (TraceFlags.RANDOM_TRACE_ID if ids.is_trace_id_random() else 0))
+        # What the SDK's own generator does, without its call.
+        self._is_random = is_random(ids)
+        self._new_span_id: Callable[[], int] = _random_span_id if self._is_random else ids.generate_span_id
+        self._random_bit = TraceFlags(TraceFlags.RANDOM_TRACE_ID if ids.is_trace_id_random() else 0)
+        self._root_flags = TraceFlags(_SAMPLED | self._random_bit)
+
+    @override
+    def begin_run(self, site: Site, run_id: str | None = None) -> Observation:
+        sampling = self._sampling
+        try:
+            context = get_current()
+            above = current_span(context).get_span_context()
+            if above.is_valid:
+                if not (above.trace_flags & _SAMPLED or above.is_remote or sampling.below_unsampled):
+                    return _SampledOut(site, None, above, self._record)
+            elif sampling.root is not None:
+                trace_id = self._new_trace_id()
+                if not sampling.root(trace_id):
+                    return self._dropped(site, context, trace_id, self._random_bit, _ROOT_STATE)
+                rest = Rest({names.RUN_ID: run_id or new_run_id()})
+                return self._begun(site, context, None, trace_id, self._root_flags, _ROOT_STATE, rest)
+        except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+            shield.caught(failure, "starting a span")
+        return super().begin_run(site, run_id)
+
+    @override
+    def lane(self, run: Observation) -> LeanLane | None:
+        if self._record is not None or not self._is_random or not self._sampling.below_sampled:
+            return None
+        if not isinstance(run, _LeanObservation):
+            return None
+        span, frame = run._span, run._span.frame
+        if not frame.flags & _SAMPLED:
+            return None
+        above = span.get_span_context()
+        below = Frame(frame.origin, above, frame.trace_id, frame.flags, frame.state, thread_facts(), frame.offset)
+        return LeanLane(run._current, below, self._new_span_id)
 
     @override
     def begin(
@@ -114,88 +172,89 @@ class LeanObserver(ApiObserver):
                 links = links[: names.MAX_LINKS]
             outer = current_span(context)
             above = outer.get_span_context()
+            rest = Rest(extra, links) if extra or links else None
             if not above.is_valid:
-                if not self._sampling.root:
-                    return self._asked(site, context, None, extra, links)
-                identity = span_context(self._new_trace_id(), self._new_span_id(), self._root_flags, _ROOT_STATE)
-                return self._begun(site, context, self._span(site, identity, None, extra, links))
+                return self._begin_root(site, context, rest)
             flags = above.trace_flags
             if above.is_remote or not flags & _SAMPLED:
-                return self._below_other(site, context, above, extra, links)
+                return self._begin_below_other(site, context, above, rest)
             if not self._sampling.below_sampled:
-                return self._asked(site, context, above, extra, links)
+                return self._ask(site, context, above, above.trace_id, rest)
             if flags > _KNOWN_FLAGS:
                 flags = TraceFlags(flags & _KNOWN_FLAGS)
-            identity = span_context(above.trace_id, self._new_span_id(), flags, above.trace_state)
-            return self._begun(site, context, self._span(site, identity, above, extra, links), outer)
+            return self._begun(site, context, above, above.trace_id, flags, above.trace_state, rest, outer)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "starting a span")
             return Observation(site)
 
-    def _span(
-        self,
-        site: Site,
-        identity: SpanContext,
-        above: SpanContext | None,
-        extra: Mapping[str, Any] | None,
-        links: Sequence[SpanContext],
-    ) -> LeanSpan:
-        template = site.template
-        if template is None:
-            template = site.template = Template(site.span_name, site.kind, site.attributes)
-        return LeanSpan(self._origin, template, identity, above, thread_facts() if site.is_node else None, extra, links)
+    def _begin_root(self, site: Site, context: Context, rest: Rest | None) -> Observation:
+        trace_id = self._new_trace_id()
+        decide = self._sampling.root
+        if decide is None:
+            return self._ask(site, context, None, trace_id, rest)
+        if decide(trace_id):
+            return self._begun(site, context, None, trace_id, self._root_flags, _ROOT_STATE, rest)
+        return self._dropped(site, context, trace_id, self._random_bit, _ROOT_STATE)
 
-    def _begun(self, site: Site, context: Context, span: LeanSpan, outer: Span | None = None) -> Observation:
-        now = perf_counter_ns()
-        span.offset = offset = outer.offset if type(outer) is LeanSpan else time_ns() - now
-        span.started = now + offset
-        return _LeanObservation(site, span, context, self._record if site.is_kept else None, now)
-
-    def _below_other(
-        self,
-        site: Site,
-        context: Context,
-        above: SpanContext,
-        extra: Mapping[str, Any] | None,
-        links: Sequence[SpanContext],
-    ) -> Observation:
+    def _begin_below_other(self, site: Site, context: Context, above: SpanContext, rest: Rest | None) -> Observation:
         """Begin below a span of another process, or one that is not sampled."""
         if above.is_remote or self._sampling.below_unsampled:
-            return self._asked(site, context, above, extra, links)
+            return self._ask(site, context, above, above.trace_id, rest)
         return _SampledOut(site, None, above, self._record if site.is_kept else None)
 
-    def _asked(
+    def _begun(
         self,
         site: Site,
         context: Context,
         above: SpanContext | None,
-        extra: Mapping[str, Any] | None,
-        links: Sequence[SpanContext],
+        trace_id: int,
+        flags: TraceFlags,
+        state: TraceState,
+        rest: Rest | None,
+        outer: Span | None = None,
+    ) -> Observation:
+        now = perf_counter_ns()
+        offset = outer.frame.offset if type(outer) is LeanSpan else time_ns() - now
+        thread = thread_facts() if site.is_node else None
+        frame = Frame(self._origin, above, trace_id, flags, state, thread, offset)
+        span = LeanSpan(frame, site.template or _template(site), self._new_span_id(), now, rest)
+        return _LeanObservation(site, span, context, self._record if site.is_kept else None, now)
+
+    def _ask(
+        self, site: Site, context: Context, above: SpanContext | None, trace_id: int, rest: Rest | None
     ) -> Observation:
         """Begin what the sampler has to be asked about."""
-        thread = thread_facts().attributes if site.is_node else {}
-        attributes = {**site.attributes, **thread, **(extra or {})}
-        trace_id = self._new_trace_id() if above is None else above.trace_id
-        linked = [Link(link) for link in links]
-        decided = self._sampler.should_sample(context, trace_id, site.span_name, site.kind, attributes, linked)
+        rest = rest or Rest()
+        thread = thread_facts() if site.is_node else None
+        attributes = {**site.attributes, **(thread.attributes if thread else {}), **(rest.extra or {})}
+        links = [Link(link) for link in rest.links]
+        decided = self._sampler.should_sample(context, trace_id, site.span_name, site.kind, attributes, links)
         is_sampled = decided.decision is Decision.RECORD_AND_SAMPLE
-        random_bit = (self._root_flags if above is None else above.trace_flags) & TraceFlags.RANDOM_TRACE_ID
+        random_bit = (self._random_bit if above is None else above.trace_flags) & TraceFlags.RANDOM_TRACE_ID
         flags = TraceFlags(random_bit | (_SAMPLED if is_sampled else 0))
-        identity = SpanContext(trace_id, self._new_span_id(), False, flags, decided.trace_state)
+        state = _ROOT_STATE if decided.trace_state is None else decided.trace_state
         if decided.decision is Decision.DROP:
-            return self._dropped(site, context, identity)
-        if is_sampled and dict(decided.attributes) == attributes:
-            return self._begun(site, context, self._span(site, identity, above, extra, links), current_span(context))
-        origin = self._origin if is_sampled else self._origin.unsampled
+            return self._dropped(site, context, trace_id, flags, state)
         template = Template(site.span_name, site.kind, dict(decided.attributes))
-        span = LeanSpan(origin, template, identity, above, None, None, links)
-        return self._begun(site, context, span, current_span(context))
+        now = perf_counter_ns()
+        origin = self._origin if is_sampled else self._origin.unsampled
+        frame = Frame(origin, above, trace_id, flags, state, None, time_ns() - now)
+        span = LeanSpan(frame, template, self._new_span_id(), now, Rest(links=rest.links))
+        return _LeanObservation(site, span, context, self._record if site.is_kept else None, now)
 
-    def _dropped(self, site: Site, context: Context, identity: SpanContext) -> Observation:
+    def _dropped(
+        self, site: Site, context: Context, trace_id: int, flags: TraceFlags, state: TraceState
+    ) -> Observation:
+        identity = span_context(trace_id, self._new_span_id(), flags, state)
         span, record = NonRecordingSpan(identity), self._record if site.is_kept else None
         if self._sampling.below_unsampled:
             return SpanObservation(site, span, context, record)
         return _SampledOut(site, with_span(span, context), identity, record)
+
+
+def _template(site: Site) -> Template:
+    site.template = made = Template(site.span_name, site.kind, site.attributes)
+    return made
 
 
 def _random_span_id() -> int:

@@ -70,7 +70,7 @@ def result_of(error: BaseException) -> NodeResult:
 
 def new_run_id() -> str:
     """Return a random identifier of a run, 16 hexadecimal digits."""
-    return f"{random.getrandbits(64):016x}"
+    return random.getrandbits(64).to_bytes(8, "big").hex()
 
 
 def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
@@ -259,6 +259,22 @@ def add(series: Series, duration: int) -> None:
         series.fold()
 
 
+class Lane(Protocol):
+    """Begins the spans of nodes that follow each other on one thread, below one run.
+
+    Each span is the current one until the next begins; what was current before comes back with the run's end. Their
+    durations the caller keeps.
+    """
+
+    def begin(self, site: Site, now: int) -> Any:
+        """Begin a span at a reading of the performance counter; its ``finish(now)`` ends it."""
+        ...
+
+    def fail(self, site: Site, span: Any, started: int, error: BaseException) -> None:
+        """End a span with an error, and keep its duration."""
+        ...
+
+
 class Observer(Protocol):
     """What stands between the engine and telemetry."""
 
@@ -272,6 +288,19 @@ class Observer(Protocol):
     @property
     def metering(self) -> Observer:
         """What observes executions below one that was sampled out."""
+        ...
+
+    def begin_run(self, site: Site, run_id: str | None = None) -> Observation:
+        """Start observing a run.
+
+        Args:
+            site: The flow.
+            run_id: The run's identifier; None for a new one.
+        """
+        ...
+
+    def lane(self, run: Observation) -> Lane | None:
+        """Return what begins the spans of a straight chain below a run; None where :meth:`begin` has to."""
         ...
 
     def begin(

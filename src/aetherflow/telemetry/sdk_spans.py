@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, cast
@@ -21,11 +21,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
-from aetherflow.telemetry.lean import LeanSpan, Origin, Template
+from aetherflow.telemetry.lean import Frame, LeanSpan, Origin, Rest, Template
 
 __all__ = [
     "Sampling",
@@ -64,29 +64,45 @@ class Sampling:
     """What a sampler is known to decide without being asked.
 
     Args:
-        root: Whether every root is sampled.
-        below_sampled: Whether every child of a local sampled span is.
+        root: Decides on a root span by its trace id alone; None where the sampler has to be asked.
+        below_sampled: Whether every child of a local sampled span is sampled.
         below_unsampled: Whether any child of a local unsampled span may be.
     """
 
-    root: bool
+    root: Callable[[int], bool] | None
     below_sampled: bool
     below_unsampled: bool
 
 
 def sampling_of(sampler: Sampler) -> Sampling:
     """Return what is known of a sampler; of one that is not the SDK's own, nothing."""
-    if sampler is ALWAYS_ON:
-        return Sampling(root=True, below_sampled=True, below_unsampled=True)
-    if sampler is ALWAYS_OFF:
-        return Sampling(root=False, below_sampled=False, below_unsampled=False)
     if isinstance(sampler, ParentBased) and type(sampler).should_sample is ParentBased.should_sample:
         return Sampling(
-            root=sampler._root is ALWAYS_ON,
+            root=_by_trace_id(sampler._root),
             below_sampled=sampler._local_parent_sampled is ALWAYS_ON,
             below_unsampled=sampler._local_parent_not_sampled is not ALWAYS_OFF,
         )
-    return Sampling(root=False, below_sampled=False, below_unsampled=True)
+    always, never = sampler is ALWAYS_ON, sampler is ALWAYS_OFF
+    return Sampling(root=_by_trace_id(sampler), below_sampled=always, below_unsampled=not never)
+
+
+def _by_trace_id(sampler: Sampler) -> Callable[[int], bool] | None:
+    if sampler is ALWAYS_ON:
+        return _always
+    if sampler is ALWAYS_OFF:
+        return _never
+    if type(sampler) is TraceIdRatioBased:
+        limit, bound = TraceIdRatioBased.TRACE_ID_LIMIT, sampler.bound
+        return lambda trace_id: trace_id & limit < bound
+    return None
+
+
+def _always(trace_id: int) -> bool:
+    return True
+
+
+def _never(trace_id: int) -> bool:
+    return False
 
 
 def origin_of(
@@ -160,8 +176,8 @@ def _compare() -> None:
     theirs, identity = cast("sdk.Span", started), started.get_span_context()
     origin = Origin(tracer, provider._span_limits, tracer._instrumentation_scope, ())
     template = Template("span", trace.SpanKind.INTERNAL, attributes)
-    ours = LeanSpan(origin, template, identity, parent, None, None, [parent])
-    ours.started, ours.offset = 1, 0
+    frame = Frame(origin, parent, identity.trace_id, identity.trace_flags, identity.trace_state, None, 0)
+    ours = LeanSpan(frame, template, identity.span_id, 1, Rest(links=[parent]))
     for span in (theirs, ours):
         span.set_attribute("late", True)
         span.end(3)
@@ -172,7 +188,7 @@ def _compare() -> None:
         (copied, identity),
         (with_span(theirs, context), trace.set_span_in_context(theirs, context)),
         (current_span(context), trace.get_current_span(context)),
-        (sampling_of(ParentBased(ALWAYS_ON)), Sampling(root=True, below_sampled=True, below_unsampled=False)),
+        (sampling_of(ParentBased(ALWAYS_ON)), Sampling(root=_always, below_sampled=True, below_unsampled=False)),
         (provider._active_span_processor._span_processors, ()),
     )
     for found, wanted in expected:

@@ -160,6 +160,16 @@ class HttpReceiver:
         wait_until(lambda: len(self.spans) >= count, f"{count} spans")
         return list(self.spans)
 
+    def last_points(self, metric: str) -> dict[str, list[Any]]:
+        """Return the data points of a metric that each process has sent last, by its ``service.instance.id``."""
+        found: dict[str, list[Any]] = {}
+        for resource in (each for request in self.metrics for each in request.resource_metrics):
+            instance = str(_attributes(resource.resource.attributes)["service.instance.id"])
+            for sent in (each for scope in resource.scope_metrics for each in scope.metrics):
+                if sent.name == metric:
+                    found[instance] = list(getattr(sent, sent.WhichOneof("data")).data_points)
+        return found
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

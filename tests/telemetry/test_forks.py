@@ -64,19 +64,9 @@ def run(script, folder, **environment):
     return finished
 
 
-def counts_by_process(requests, name="requests") -> dict[str, int]:
-    """The last sum of a counter that each service instance has reported."""
-    last: dict[str, int] = {}
-    for request in requests:
-        for resource in request.resource_metrics:
-            (instance,) = [
-                each.value.string_value for each in resource.resource.attributes if each.key == "service.instance.id"
-            ]
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name == name:
-                        last[instance] = metric.sum.data_points[0].as_int
-    return last
+def counted(receiver) -> list[int]:
+    """What each process has summed up last, from the smallest."""
+    return sorted(point.as_int for (point,) in receiver.last_points("requests").values())
 
 
 def test_every_process_tells_its_own(tmp_path):
@@ -85,11 +75,11 @@ def test_every_process_tells_its_own(tmp_path):
         finished = run(FORKING, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
         parent, *children = finished.stdout.split()
         names = Counter(span.name for span in receiver.spans)
-        counts = counts_by_process(receiver.metrics)
+        counts = counted(receiver)
     assert finished.stderr == ""
     assert names == {f"of {parent}": IN_PARENT, **{f"of {child}": IN_CHILD for child in children}, "work": 36}
     assert len({(span.trace_id, span.span_id) for span in receiver.spans}) == len(receiver.spans)
-    assert sorted(counts.values()) == [IN_CHILD] * CHILDREN + [IN_PARENT]
+    assert counts == [IN_CHILD] * CHILDREN + [IN_PARENT]
 
 
 def test_every_process_writes_its_own_file(tmp_path):
@@ -193,7 +183,7 @@ def test_children_of_multiprocessing_export_what_is_left(tmp_path, method):
         finished = run(script, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
         assert finished.stderr == ""
         assert [span.name for span in receiver.spans] == ["child"] * 3
-        assert sorted(counts_by_process(receiver.metrics).values()) == [1] * 3
+        assert counted(receiver) == [1] * 3
 
 
 LEAVING = """

@@ -61,6 +61,7 @@ def _fresh_process(tmp_path: Path) -> Iterator[None]:
         if setup._state.current is not None:
             setup._state.current.shutdown()
         active.set_active(None)
+        active.set_profiling(None)
 
 
 def _forget_providers(patch: pytest.MonkeyPatch) -> None:

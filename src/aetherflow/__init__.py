@@ -30,6 +30,7 @@ from aetherflow.resources.pooling import (
 )
 from aetherflow.telemetry.health import HealthMonitor, HealthReport
 from aetherflow.telemetry.instruments import PerformanceMonitor, perf_monitor
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 from aetherflow.telemetry.setup import Telemetry, configure
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "PoolReleaseError",
     "PoolStatistics",
     "PoolTimeoutError",
+    "ProfilePolicy",
     "RemoteError",
     "RetryPolicy",
     "SplitError",

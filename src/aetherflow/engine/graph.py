@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from aetherflow.errors import CompositionError
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 
 __all__ = ["Branch", "Call", "Chain", "FanOut", "Kind", "Map", "Repeat", "Step", "Sub", "Task"]
 
@@ -41,6 +42,7 @@ class Task:
         retries: Whether executions may be attempted more than once.
         executor: Where executions run; None for where the flow runs.
         cache: The cache of its results; None without.
+        profile: Which executions are profiled; None for what is in force for all nodes.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Task:
     retries: bool = False
     executor: str | None = None
     cache: Any = None
+    profile: ProfilePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

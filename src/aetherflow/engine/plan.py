@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from aetherflow.engine.graph import Kind, Task
-from aetherflow.telemetry.observation import Site
+from aetherflow.telemetry.observation import Observer, Site
+from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp"]
 __all__ += ["FanOutOp", "Maker", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "Source", "SubOp"]
@@ -190,6 +191,7 @@ class Plan:
         has_resources: Whether a run may have to initialise resources.
         overridden: Whether a provider was overridden when this was planned.
         context_local: Slots of the context-local providers, resolved before anything runs in a copy of the context.
+        observer: Gives what observes a run that begins now.
     """
 
     flow: str
@@ -204,6 +206,7 @@ class Plan:
     context_local: tuple[int, ...] = ()
     has_resources: bool = False
     overridden: bool = False
+    observer: Callable[[], Observer] = current_observer
     steps: tuple[tuple[Callable[[Slots], Any], int, Callable[[int], None]], ...] = field(init=False)
     is_plain: bool = field(init=False)
 

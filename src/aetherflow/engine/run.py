@@ -12,7 +12,6 @@ from aetherflow.engine.plan import PARTITION, Plan, Slots
 from aetherflow.engine.walk import AsyncDriver, Driver, SyncDriver, drive, walk, walk_within
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import Observation, Observer, new_run_id
-from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["RunInfo", "run", "run_async"]
 
@@ -33,7 +32,7 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
         slots: The run's slots, inputs and providers filled in.
         info: Takes what the run tells of itself.
     """
-    observer = current_observer()
+    observer = plan.observer()
     if plan.linear:
         if observer.idle:
             return run_metered(plan, slots)
@@ -44,7 +43,7 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
 
 async def run_async(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
     """Run a planned flow on the running event loop and return its last output."""
-    observer = current_observer()
+    observer = plan.observer()
     _resolve_context_local(plan, slots)
     return await _Run(plan, slots, observer, info).walked(AsyncDriver(observer))
 

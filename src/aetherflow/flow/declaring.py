@@ -12,6 +12,7 @@ from aetherflow.errors import CompositionError, ConfigurationError
 from aetherflow.flow.caching import cached
 from aetherflow.flow.policies import RetryPolicy, with_policies
 from aetherflow.resources.caching import CachePolicy
+from aetherflow.telemetry.profile_policy import ProfilePolicy, policy_of
 
 __all__ = ["Executor", "check_executor", "check_stays", "make_task"]
 
@@ -36,6 +37,7 @@ def make_task(
     timeout: float | None,
     executor: str | None,
     cache: CachePolicy | None,
+    profile: bool | ProfilePolicy = False,
 ) -> Task:
     """Read all that a node needs to know of its function.
 
@@ -46,6 +48,7 @@ def make_task(
         timeout: Seconds that an attempt may take.
         executor: Where executions run.
         cache: How results are cached.
+        profile: Which executions are profiled.
 
     Raises:
         CompositionError: This cannot be a node.
@@ -75,6 +78,7 @@ def make_task(
         retries=retry is not None,
         executor=executor,
         cache=kept,
+        profile=_profile_of(chosen, profile, kind),
     )
 
 
@@ -89,6 +93,16 @@ def check_stays(node: str, executor: str | None) -> None:
             f"node {node!r} has a cache in this process, which a worker does not reach; executor={executor!r} is "
             f"allowed on nodes without cache="
         )
+
+
+def _profile_of(name: str, profile: object, kind: Kind) -> ProfilePolicy | None:
+    policy = policy_of(profile, name)
+    if policy is not None and policy.profiler == "cprofile" and kind is not Kind.SYNC:
+        raise ConfigurationError(
+            f"node {name!r}: profile=ProfilePolicy(profiler='cprofile') is allowed on synchronous functions without "
+            f"timeout= only, which stay on their thread; use profiler='sampling'"
+        )
+    return policy
 
 
 def _kind_of(func: Callable[..., Any]) -> Kind:

@@ -11,6 +11,7 @@ from aetherflow.flow.declaring import Executor, make_task
 from aetherflow.flow.node import Node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.caching import CachePolicy
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 
 __all__ = ["node"]
 
@@ -39,6 +40,7 @@ def node(
     timeout: float | None = None,
     executor: Executor | None = None,
     cache: CachePolicy | None = None,
+    profile: bool | ProfilePolicy = False,
 ) -> _Decorator: ...
 def node(
     func: Callable[..., Any] | None = None,
@@ -49,6 +51,7 @@ def node(
     timeout: float | None = None,
     executor: Executor | None = None,
     cache: CachePolicy | None = None,
+    profile: bool | ProfilePolicy = False,
 ) -> Any:
     """Make a function a node; as ``@node`` or ``@node(…)``.
 
@@ -60,14 +63,15 @@ def node(
             is left to itself and its result is not used.
         executor: Where executions run, as in :meth:`Node.fan_out_to`; None for where the fan-out around it says.
         cache: How results are cached, if they are; ``node.cache`` then invalidates, clears and counts.
+        profile: True to profile every execution, or which; False for what is in force for all nodes.
 
     Raises:
         CompositionError: This cannot be a node.
         ConfigurationError: A value is not allowed.
     """
     if func is None:
-        return lambda function: _decorated(function, name, retry, timeout, executor, cache)
-    return _decorated(func, name, retry, timeout, executor, cache)
+        return lambda function: _decorated(function, name, retry, timeout, executor, cache, profile)
+    return _decorated(func, name, retry, timeout, executor, cache, profile)
 
 
 class _ClassNode:

@@ -28,7 +28,7 @@ from aetherflow.flow.caching import sparing
 from aetherflow.flow.declaring import check_stays
 from aetherflow.flow.injecting import ParameterProvider, container_of, has_resources, nature_of, provider_named
 from aetherflow.flow.scope import Scope
-from aetherflow.flow.sites import node_site, run_site
+from aetherflow.flow.sites import node_site, observer_for, run_site
 from aetherflow.resources.context import AnyContext, context_class, provider_names
 from aetherflow.resources.markers import Getter, marker_target, resolve_marker
 from aetherflow.resources.scopes import context_locals_of, scope_of
@@ -98,6 +98,7 @@ class _Planner:
             context_local=tuple(p.slot for p, each in zip(providers, given, strict=False) if context_locals_of(each)),
             has_resources=any(map(has_resources, given)),
             overridden=any(provider.last_overriding is not None for provider in given),
+            observer=observer_for(step),
         )
 
     def _slot(self) -> int:

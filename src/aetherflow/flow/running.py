@@ -19,10 +19,10 @@ from aetherflow.engine.walk import AsyncDriver, SyncDriver, drive, off_loop
 from aetherflow.errors import ConfigurationError, NotAStreamError
 from aetherflow.flow.injecting import nature_of
 from aetherflow.flow.planning import plan
+from aetherflow.flow.sites import observer_for
 from aetherflow.resources.context import AnyContext, context_class, init_resources_for
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import new_run_id
-from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["FlowRun", "Runner"]
 
@@ -66,6 +66,7 @@ class Runner:
         self._step = step
         self._plans: dict[object, Plan] = {}
         self._direct: CallOp | None = None
+        self._observer = observer_for(step)
 
     # --- plans ---------------------------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ class Runner:
         op = self._direct
         if op is None:
             op = self._direct = _direct_call(self._name, self._step)
-        observer = current_observer()
+        observer = self._observer()
         slots: Slots = [None, {RUN_ID: new_run_id()} if observer.tracing else None, args, kwargs]
         if op.executor is not None:
             is_async = op.task.declared is Kind.ASYNC

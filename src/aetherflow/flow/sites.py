@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aetherflow.engine.graph import Kind, Step, Task, tasks
 from aetherflow.resources.scopes import combined_scope
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import observer, profiling
 from aetherflow.telemetry.conventions import ProviderScope
-from aetherflow.telemetry.observation import Site
+from aetherflow.telemetry.observation import Observer, Site
 
-__all__ = ["node_site", "run_site"]
+__all__ = ["node_site", "observer_for", "run_site"]
 
 _TYPES: Mapping[Kind, names.NodeType] = {
     Kind.SYNC: "sync",
@@ -19,6 +20,12 @@ _TYPES: Mapping[Kind, names.NodeType] = {
     Kind.STREAM: "stream",
     Kind.ASYNC_STREAM: "stream",
 }
+
+
+def observer_for(step: Step) -> Callable[[], Observer]:
+    """Return what gives the observer for the runs of a flow: of one where no node asks for profiles, nobody looks."""
+    asks = any(task.profile is not None for task in tasks(step))
+    return profiling.current_observer if asks else observer.current_observer
 
 
 def run_site(flow: str, step: Step) -> Site:
@@ -63,4 +70,5 @@ def node_site(
         {names.FLOW_NAME: flow, names.NODE_NAME: task.name},
         attributes,
         label=f"node {task.name!r} of flow {flow!r}",
+        profile=task.profile,
     )

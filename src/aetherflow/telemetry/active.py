@@ -1,17 +1,20 @@
-"""Which providers AetherFlow was told to use, where that is not simply what the application has set globally.
+"""What AetherFlow was told to do other than follow what the application has set globally.
 
-Read :data:`providers` as an attribute of this module: it is looked at on every run, so it costs no call. Each change
-puts another object there; compare by identity.
+Read :data:`providers` and :data:`profiling` as attributes of this module: they are looked at on every run, so that
+costs no call. Each change puts another object there; compare by identity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, Final
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-__all__ = ["Providers", "providers", "set_active"]
+__all__ = ["Providers", "moved", "profiling", "providers", "set_active", "set_profiling"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,3 +42,21 @@ def set_active(told: Providers | None) -> None:
     """
     global providers  # noqa: PLW0603  # read on every run: a holder object would cost each of them a look-up
     providers = told
+
+
+profiling: Callable[[Any], Any] | None = None
+"""Gives, for the observer that the providers stand for, the one to use instead; None for the observer itself."""
+
+
+def set_profiling(wrap: Callable[[Any], Any] | None) -> None:
+    """Have another observer used from the next run on.
+
+    Args:
+        wrap: Makes it of the one that the providers stand for; None for none.
+    """
+    global profiling  # noqa: PLW0603  # read on every run, as the providers are
+    profiling = wrap
+
+
+moved: Final[ContextVar[Callable[[Callable[[], Any]], Any] | None]] = ContextVar("aetherflow_moved", default=None)
+"""Calls a function on a thread that the execution under way has moved to, for whoever follows it there."""

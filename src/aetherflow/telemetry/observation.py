@@ -20,9 +20,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, SpanKind
 
 from aetherflow.errors import NodeTimeoutError
+from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry
 from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 
 __all__ = [
     "Observation",
@@ -107,7 +109,8 @@ def executing_here(function: Callable[[], T]) -> T:
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attributes(thread_attributes())
-    return function()
+    moved = active.moved.get()
+    return function() if moved is None else moved(function)
 
 
 class Site:
@@ -123,6 +126,7 @@ class Site:
             they are runs of a flow.
         kind: What its spans are to their parent and children.
         is_kept: Whether this process keeps the durations; False where another one does.
+        profile: Which executions are profiled; None for what is in force for all nodes.
     """
 
     __slots__ = (
@@ -134,6 +138,7 @@ class Site:
         "label",
         "metric",
         "metric_attributes",
+        "profile",
         "series",
         "span_name",
         "template",
@@ -150,6 +155,7 @@ class Site:
         is_node: bool = True,
         kind: SpanKind = SpanKind.INTERNAL,
         is_kept: bool = True,
+        profile: ProfilePolicy | None = None,
     ) -> None:
         self.span_name = span_name
         self.metric = metric
@@ -159,6 +165,7 @@ class Site:
         self.is_node = is_node
         self.kind = kind
         self.is_kept = is_kept
+        self.profile = profile
         self.template: Any = None  # what the observer in use keeps here of its spans
         self.series = self._series({})
         self._failures: dict[str, Series] = {}

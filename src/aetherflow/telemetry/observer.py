@@ -54,12 +54,13 @@ class _Nothing:
 class _Selection:
     """The observer in use and the providers it was chosen for."""
 
-    __slots__ = ("meter_provider", "observer", "processors", "told", "tracer_provider")
+    __slots__ = ("meter_provider", "observer", "processors", "profiling", "told", "tracer_provider")
 
     def __init__(self) -> None:
         self.tracer_provider: object = None
         self.meter_provider: object = None
         self.told: object = None
+        self.profiling: object = None
         self.processors = _Processors(None)
         self.observer: Observer = MeteringObserver()
 
@@ -68,13 +69,14 @@ _selection = _Selection()
 
 
 def current_observer() -> Observer:
-    """Return the observer for the providers that are set now; costs four identity checks unless they changed."""
+    """Return the observer for the providers that are set now; costs five identity checks unless they changed."""
     selection = _selection
     processors = selection.processors
     if (
         trace._TRACER_PROVIDER is selection.tracer_provider
         and metrics_internal._METER_PROVIDER is selection.meter_provider
         and active.providers is selection.told
+        and active.profiling is selection.profiling
         and processors.multi._span_processors is processors.known
     ):
         return selection.observer
@@ -96,6 +98,9 @@ def _choose() -> Observer:
         meter_provider = told.meter_provider or meter_provider
     chosen.processors = _Processors(tracer_provider)
     chosen.observer = _observer(tracer_provider, chosen.processors.known, meter_provider)
+    chosen.profiling = profiling = active.profiling
+    if profiling is not None:
+        chosen.observer = profiling(chosen.observer)
     _selection = chosen
     return chosen.observer
 

@@ -41,6 +41,7 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Observer, error_type, result_of
+from aetherflow.telemetry.profiling import due_policy
 from aetherflow.telemetry.propagation import inject_context
 from aetherflow.telemetry.relay import Relayed, SpanData, replay
 
@@ -146,6 +147,7 @@ class Submission:
             wants_spans=self._observer.tracing,
             sender=process_id(),
             executor=str(op.executor),
+            profile=due_policy(self._observer, op.site),
         )
         self._future = backend(envelope.executor).submit(pickle.dumps(envelope, pickle.HIGHEST_PROTOCOL))
         return self._future

@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError
 from aetherflow.engine.graph import Task
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 from aetherflow.telemetry.relay import Relayed
 
 __all__ = ["Envelope", "Reference", "Report", "context_reference", "function_of", "pack", "pickled", "process_id"]
@@ -65,6 +66,7 @@ class Envelope:
         wants_spans: Whether the sender emits spans that the worker has no provider for.
         sender: The process that sent it.
         executor: The kind of worker.
+        profile: How the execution is profiled; None where it is not.
     """
 
     node: str
@@ -79,6 +81,7 @@ class Envelope:
     wants_spans: bool
     sender: str
     executor: str
+    profile: ProfilePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, cast
 
@@ -25,6 +26,7 @@ from aetherflow.resources.markers import marker_target, resolve_marker
 from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
 from aetherflow.telemetry.observation import Site
 from aetherflow.telemetry.observer import current_observer
+from aetherflow.telemetry.profiling import profiled_by
 from aetherflow.telemetry.propagation import extract_context
 from aetherflow.telemetry.relay import Recording, recording_in, relay_missing_signals
 
@@ -83,7 +85,7 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
     started = time.perf_counter_ns()
     token = seen.enter()
     try:
-        value = pickled(_called(envelope), envelope.node, "the result")
+        value = pickled(_called(envelope, profiled_by(envelope.profile, site, seen)), envelope.node, "the result")
     except BaseException as error:  # noqa: BLE001  # raised where the execution was sent from
         failure = error
     finally:
@@ -101,7 +103,7 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
     )
 
 
-def _called(envelope: Envelope) -> Any:
+def _called(envelope: Envelope, profile: AbstractContextManager[None]) -> Any:
     call, function = _imported(envelope)
     args, kwargs = pickle.loads(envelope.arguments)
     parameters = _parameters(function)
@@ -116,8 +118,16 @@ def _called(envelope: Envelope) -> Any:
         if value is parameter.empty:
             break  # the call itself tells best what it misses
         args = (*args, value)
-    value = call(*args, **kwargs)
+    if inspect.iscoroutinefunction(call):
+        return run_coroutine(_awaited, call(*args, **kwargs), profile)
+    with profile:
+        value = call(*args, **kwargs)
     return run_coroutine(lambda: value) if inspect.iscoroutine(value) else value
+
+
+async def _awaited(coroutine: Awaitable[Any], profile: AbstractContextManager[None]) -> Any:
+    with profile:
+        return await coroutine
 
 
 def _imported(envelope: Envelope) -> tuple[Callable[..., Any], Callable[..., Any]]:

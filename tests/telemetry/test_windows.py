@@ -113,7 +113,7 @@ def test_two_windows_and_a_dropped_one_do_not_disturb_each_other() -> None:
     assert long.totals()[series] == Totals.of([2])
     del short
     gc.collect()
-    assert list(store._views) == [long]
+    assert store.sinks() == (long,)
 
 
 @pytest.mark.parametrize("length", [0, -1.0, float("nan"), float("inf"), True, "60", None])

@@ -34,7 +34,7 @@ def run_metered(plan: Plan, slots: Slots) -> Any:
     if plan.site is not None:
         plan.site.series.add(before - started)
     if len(plan.linear[-1].site.series.pending) > FOLD_AT:
-        plan.fold()
+        plan.relieve()
     return value
 
 

@@ -214,9 +214,9 @@ class Plan:
         self.is_plain = not any(op.upstream or op.links or op.span_slot is not None for op in self.linear)
         self.steps = tuple((op.invoke, op.slot, op.site.series.add) for op in self.linear)
 
-    def fold(self) -> None:
+    def relieve(self) -> None:
         """Add up what the runs of a straight chain have recorded."""
         for op in self.linear:
-            op.site.series.fold()
+            op.site.series.relieve()
         if self.site is not None:
-            self.site.series.fold()
+            self.site.series.relieve()

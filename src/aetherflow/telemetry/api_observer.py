@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
 from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, set_span_in_context
@@ -27,14 +28,27 @@ from aetherflow.telemetry.observation import (
 )
 
 __all__ = ["ApiObserver", "MeteringObserver", "Record", "RecordedObservation", "SpanObservation"]
-__all__ += ["recorder"]
 
-Record = Callable[[Series, int, Context], None]
-"""Records a duration in an instrument of the application: the series, nanoseconds, and where its span is current."""
+Record = Callable[[Series, int, Context | None], None]
+"""Records a value in an instrument of the application, for itself: the series, the value in the store's whole numbers,
+and where its span is current, None for here. Not needed where the provider takes the folds of the store."""
+
+
+def offer(series: Series, value: int, context: Context | None = None) -> None:
+    """Have a value stand for the others of its series until the next fold, if its trace is sampled and it is the most.
+
+    Args:
+        series: Where the value was recorded.
+        value: The value.
+        context: Where its span is current; None for here.
+    """
+    kept = series.exemplar
+    if (kept is None or value > kept[0]) and trace.get_current_span(context).get_span_context().trace_flags.sampled:
+        series.exemplar = (value, get_current() if context is None else context, time.time_ns())
 
 
 class RecordedObservation(Observation):
-    """One operation under way, which the application's own instrument records too."""
+    """One operation under way, of which more is told than its duration."""
 
     __slots__ = ("_record",)
 
@@ -46,7 +60,7 @@ class RecordedObservation(Observation):
     def end(self, error: BaseException | None = None) -> None:
         series, duration = self._keep(error)
         try:
-            self._record(series, duration, get_current())
+            self._record(series, duration, None)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "recording a duration")
 
@@ -82,6 +96,8 @@ class SpanObservation(Observation):
             try:
                 if self._record is not None:
                     self._record(series, duration, self._current)
+                elif (kept := series.exemplar) is None or duration > kept[0]:
+                    offer(series, duration, self._current)
                 if error is not None:
                     self._fail(error)
             finally:  # a span that is never ended would orphan everything below it
@@ -147,35 +163,17 @@ class MeteringObserver:
         """Start observing an operation."""
         return Observation(site)
 
-    def keep(self, series: Series, duration: int, context: Context) -> None:
-        """Keep a duration that was measured elsewhere."""
-        add(series, duration)
-
-
-def recorder(meter: metrics.Meter) -> Record:
-    """Return what records durations in instruments of a meter, through the public API."""
-    histograms = {
-        metric.name: meter.create_histogram(
-            metric.name,
-            metric.unit,
-            metric.description,
-            explicit_bucket_boundaries_advisory=names.DURATION_BOUNDARIES,
-        )
-        for metric in (names.NODE_DURATION, names.RUN_DURATION, names.OPERATION_DURATION)
-    }
-
-    def record(series: Series, duration: int, context: Context) -> None:
-        histograms[series.definition.name].record(duration / 1e9, series.attributes, context)
-
-    return record
+    def keep(self, series: Series, value: int, context: Context | None = None) -> None:
+        """Keep a value that was measured elsewhere."""
+        add(series, value)
 
 
 class ApiObserver:
-    """Spans through the public API of whatever provider is set.
+    """Spans through the public API of whatever provider is set, and where it takes no folds, ``record()`` as well.
 
     Args:
-        tracer: What makes them; None for none.
-        record: Takes each duration to an instrument; None where the store is enough.
+        tracer: What makes the spans; None for none.
+        record: Records values one by one; None where they are published from the store.
     """
 
     def __init__(self, tracer: trace.Tracer | None, record: Record | None) -> None:
@@ -227,10 +225,9 @@ class ApiObserver:
 
     def measure(self, site: Site) -> Observation:
         """Start observing an operation."""
-        return Observation(site) if self._record is None else RecordedObservation(site, self._record)
+        return RecordedObservation(site, self._record or offer)
 
-    def keep(self, series: Series, duration: int, context: Context) -> None:
-        """Keep a duration that was measured elsewhere."""
-        add(series, duration)
-        if self._record is not None:
-            self._record(series, duration, context)
+    def keep(self, series: Series, value: int, context: Context | None = None) -> None:
+        """Keep a value that was measured elsewhere."""
+        add(series, value)
+        (self._record or offer)(series, value, context)

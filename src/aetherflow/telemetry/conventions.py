@@ -20,6 +20,7 @@ __all__ = [
     "DURATION_BOUNDARIES",
     "ERROR_TYPE",
     "SCOPE_NAME",
+    "SIZE_BOUNDARIES",
     "MetricDefinition",
 ]
 
@@ -94,6 +95,9 @@ DURATION_BOUNDARIES: Final = (
 )  # fmt: skip
 """Advised histogram boundaries in seconds, from 100 µs to 300 s."""
 
+SIZE_BOUNDARIES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+"""Advised histogram boundaries of numbers of items."""
+
 Instrument = Literal["histogram", "counter", "observable_counter", "observable_up_down_counter"]
 
 
@@ -106,6 +110,16 @@ class MetricDefinition:
     unit: str
     description: str
     attributes: tuple[str, ...]
+
+    @property
+    def ticks(self) -> int:
+        """How many of the whole numbers that the store keeps are one unit: a second is kept in nanoseconds."""
+        return 1_000_000_000 if self.unit == "s" else 1
+
+    @property
+    def boundaries(self) -> tuple[float, ...]:
+        """The boundaries advised for a histogram, in its unit."""
+        return DURATION_BOUNDARIES if self.unit == "s" else SIZE_BOUNDARIES
 
 
 NODE_DURATION: Final = MetricDefinition(

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
-from weakref import WeakSet
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -22,7 +21,7 @@ from opentelemetry.trace import SpanContext, SpanKind
 from aetherflow.errors import NodeTimeoutError
 from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry
+from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry, unkept
 from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
 from aetherflow.telemetry.profile_policy import ProfilePolicy
 
@@ -179,7 +178,7 @@ class Site:
 
     def _series(self, more: Mapping[str, str]) -> Series:
         attributes = {**self.metric_attributes, **more}
-        return registry.series(self.metric, attributes) if self.is_kept else Series(self.metric, attributes, WeakSet())
+        return (registry if self.is_kept else unkept).series(self.metric, attributes)
 
 
 class Observation:
@@ -263,7 +262,7 @@ def add(series: Series, duration: int) -> None:
     """Keep a duration, in nanoseconds; fold where many are pending."""
     series.add(duration)
     if len(series.pending) > FOLD_AT:
-        series.fold()
+        series.relieve()
 
 
 class Lane(Protocol):
@@ -331,12 +330,12 @@ class Observer(Protocol):
         """Start observing an operation, which has no span of its own."""
         ...
 
-    def keep(self, series: Series, duration: int, context: Context) -> None:
-        """Keep a duration that was measured elsewhere.
+    def keep(self, series: Series, value: int, context: Context | None = None) -> None:
+        """Keep a value that was measured elsewhere.
 
         Args:
             series: Where it belongs.
-            duration: Nanoseconds.
-            context: Where the span is current that it is the duration of.
+            value: Nanoseconds; for a metric in another unit than the second, a number of that.
+            context: Where the span is current that it belongs to; None for the current context.
         """
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, Final
@@ -19,10 +20,12 @@ from opentelemetry.metrics import _internal as metrics_internal
 
 from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver, Record, recorder
+from aetherflow.telemetry.accumulators import Series
+from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver, Record
 from aetherflow.telemetry.observation import Observer
+from aetherflow.telemetry.publishing import publish_in
 
-__all__ = ["current_observer"]
+__all__ = ["current_observer", "emit"]
 
 try:
     VERSION = metadata.version("aetherflow-otel")
@@ -30,6 +33,9 @@ except metadata.PackageNotFoundError:  # a checkout on the path, not installed
     VERSION = "0.0.0"
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+
+_UNSETTLED: Final = object()
+"""Stands for no set of providers, so that the next run chooses again."""
 
 
 class _Processors:
@@ -83,36 +89,67 @@ def current_observer() -> Observer:
     return _choose()
 
 
+def emit(series: Series, value: int = 1) -> None:
+    """Record a value that is not the duration of an execution, such as a wait, a size or a count of one.
+
+    Args:
+        series: Where it belongs; :data:`aetherflow.telemetry.accumulators.registry` has it.
+        value: Nanoseconds for a metric in seconds, else a whole number of its unit.
+    """
+    current_observer().keep(series, value)
+
+
+_choosing = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _choosing
+    _choosing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def _choose() -> Observer:
+    """Choose the observer for the providers that are set now.
+
+    A thread that comes while another one chooses waits for it: else an execution that began with a provider in place
+    would be observed as if there were none.
+    """
     global _selection
     if OTEL_PYTHON_TRACER_PROVIDER in os.environ:
         trace.get_tracer_provider()  # loads the named provider, as the API promises
     if OTEL_PYTHON_METER_PROVIDER in os.environ:
         metrics.get_meter_provider()
-    chosen = _Selection()
-    chosen.told = told = active.providers
-    chosen.tracer_provider = tracer_provider = trace._TRACER_PROVIDER
-    chosen.meter_provider = meter_provider = metrics_internal._METER_PROVIDER
-    if told is not None:
-        tracer_provider = told.tracer_provider or tracer_provider
-        meter_provider = told.meter_provider or meter_provider
-    chosen.processors = _Processors(tracer_provider)
-    chosen.observer = _observer(tracer_provider, chosen.processors.known, meter_provider)
-    chosen.profiling = profiling = active.profiling
-    if profiling is not None:
-        chosen.observer = profiling(chosen.observer)
-    _selection = chosen
-    return chosen.observer
+    with _choosing:
+        chosen = _Selection()
+        chosen.told = told = active.providers
+        chosen.tracer_provider = tracer_provider = trace._TRACER_PROVIDER
+        chosen.meter_provider = meter_provider = metrics_internal._METER_PROVIDER
+        if told is not None:
+            tracer_provider = told.tracer_provider or tracer_provider
+            meter_provider = told.meter_provider or meter_provider
+        chosen.processors = _Processors(tracer_provider)
+        publisher = publish_in(meter_provider, _meter_of)
+        record = None if publisher is None or publisher.is_bulk else publisher.record
+        chosen.observer = _observer(tracer_provider, chosen.processors.known, record)
+        chosen.profiling = profiling = active.profiling
+        if profiling is not None:
+            chosen.observer = profiling(chosen.observer)
+        if publisher is not None and not publisher.complete():
+            chosen.told = _UNSETTLED
+        _selection = chosen
+        return chosen.observer
+
+
+def _meter_of(provider: metrics.MeterProvider) -> metrics.Meter:
+    return provider.get_meter(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL)
 
 
 def _observer(
-    tracer_provider: trace.TracerProvider | None,
-    processors: Sequence[Any],
-    meter_provider: metrics.MeterProvider | None,
+    tracer_provider: trace.TracerProvider | None, processors: Sequence[Any], record: Record | None
 ) -> Observer:
-    record = None
-    if meter_provider is not None and not isinstance(meter_provider, metrics.NoOpMeterProvider):
-        record = recorder(meter_provider.get_meter(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL))
     if tracer_provider is None or isinstance(tracer_provider, trace.NoOpTracerProvider):
         return MeteringObserver() if record is None else ApiObserver(None, record)
     tracer = tracer_provider.get_tracer(names.SCOPE_NAME, VERSION, schema_url=SCHEMA_URL)

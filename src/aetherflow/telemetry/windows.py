@@ -60,6 +60,11 @@ class SlidingWindow(View):
                 self._slices.append((current, View()))
             self._slices[-1][1].add(series, new)
 
+    def after_fork(self) -> None:
+        """Forget what the parent process measured."""
+        super().after_fork()
+        self._slices.clear()
+
     def totals(self) -> dict[Series, Totals]:
         """Fold the store and return what the window holds: only series that recorded something within it."""
         self._store.fold()

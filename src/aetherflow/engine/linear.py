@@ -12,7 +12,7 @@ from typing import Any
 from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
 from aetherflow.telemetry.accumulators import FOLD_AT
-from aetherflow.telemetry.observation import Lane, Observation, Observer
+from aetherflow.telemetry.observation import Lane, Observation, Observer, offer
 
 __all__ = ["run_metered", "run_observed", "run_traced"]
 
@@ -68,9 +68,12 @@ def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
             lane.fail(site, span, before, error)
             raise
         now = perf_counter_ns()
-        site.series.add(now - before)
+        series = site.series
+        series.add(now - before)
+        if (kept := series.exemplar) is None or now - before > kept[0]:
+            offer(series, now - before)
         span.finish(now)
         before = now
     if len(site.series.pending) > FOLD_AT:
-        plan.fold()
+        plan.relieve()
     return value

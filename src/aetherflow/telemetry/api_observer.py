@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from aetherflow.telemetry.observation import (
     add,
     error_type,
     new_run_id,
+    offer,
     result_of,
     thread_attributes,
 )
@@ -32,19 +32,6 @@ __all__ = ["ApiObserver", "MeteringObserver", "Record", "RecordedObservation", "
 Record = Callable[[Series, int, Context | None], None]
 """Records a value in an instrument of the application, for itself: the series, the value in the store's whole numbers,
 and where its span is current, None for here. Not needed where the provider takes the folds of the store."""
-
-
-def offer(series: Series, value: int, context: Context | None = None) -> None:
-    """Have a value stand for the others of its series until the next fold, if its trace is sampled and it is the most.
-
-    Args:
-        series: Where the value was recorded.
-        value: The value.
-        context: Where its span is current; None for here.
-    """
-    kept = series.exemplar
-    if (kept is None or value > kept[0]) and trace.get_current_span(context).get_span_context().trace_flags.sampled:
-        series.exemplar = (value, get_current() if context is None else context, time.time_ns())
 
 
 class RecordedObservation(Observation):

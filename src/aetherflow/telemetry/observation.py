@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanContext, SpanKind
 
 from aetherflow.errors import NodeTimeoutError
@@ -36,7 +36,7 @@ __all__ = [
     "new_run_id",
     "result_of",
 ]
-__all__ += ["retried", "thread_attributes"]
+__all__ += ["offer", "retried", "thread_attributes"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -263,6 +263,19 @@ def add(series: Series, duration: int) -> None:
     series.add(duration)
     if len(series.pending) > FOLD_AT:
         series.relieve()
+
+
+def offer(series: Series, value: int, context: Context | None = None) -> None:
+    """Have a value stand for the others of its series until the next fold, if its trace is sampled and it is the most.
+
+    Args:
+        series: Where the value was recorded.
+        value: The value.
+        context: Where its span is current; None for here.
+    """
+    kept = series.exemplar
+    if (kept is None or value > kept[0]) and trace.get_current_span(context).get_span_context().trace_flags.sampled:
+        series.exemplar = (value, get_current() if context is None else context, time.time_ns())
 
 
 class Lane(Protocol):

@@ -120,12 +120,12 @@ class ProfilingObserver:
         """Start observing an operation."""
         return self.inner.measure(site)
 
-    def keep(self, series: Series, duration: int, context: Context) -> None:
-        """Keep a duration that was measured elsewhere; a long one may make a profile due."""
-        self.inner.keep(series, duration, context)
+    def keep(self, series: Series, value: int, context: Context | None = None) -> None:
+        """Keep a value that was measured elsewhere; a long one may make a profile due."""
+        self.inner.keep(series, value, context)
         rule = self._rules.rule_of_sent(series)
         if rule is not None:
-            rule.took(duration)
+            rule.took(value)
 
     def due_policy(self, site: Site) -> ProfilePolicy | None:
         """Return the policy by which an execution that is sent away is to be profiled where it arrives."""

@@ -11,7 +11,7 @@ import binascii
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, cast
 
 __all__ = [
     "AttributeValue",
@@ -20,12 +20,15 @@ __all__ = [
     "Message",
     "attributes",
     "decimal",
+    "decimals",
     "enumerated",
+    "flag",
     "identifier",
     "message",
     "messages",
     "text",
     "whole",
+    "wholes",
 ]
 
 Message: TypeAlias = Mapping[str, object]
@@ -119,6 +122,29 @@ def decimal(parent: Message, field: str) -> float:
         except (ValueError, OverflowError):
             pass
     raise MalformedFieldError(field, value, "a number")
+
+
+def wholes(parent: Message, field: str) -> list[int]:
+    """Give a repeated field of integers, each written as `whole` allows."""
+    items = _array(parent, field)
+    if set(map(type, items)) == {str}:  # as OTLP writes them: a histogram has hundreds
+        try:
+            numbers = list(map(int, cast("list[str]", items)))
+        except ValueError:
+            numbers = []
+        if numbers and min(numbers) >= _SMALLEST and max(numbers) <= _LARGEST:
+            return numbers
+    return [whole({field: item}, field) for item in items]
+
+
+def decimals(parent: Message, field: str) -> list[float]:
+    """Give a repeated field of doubles, each written as `decimal` allows."""
+    return [decimal({field: item}, field) for item in _array(parent, field)]
+
+
+def flag(parent: Message, field: str) -> bool:
+    """Give a truth value; False where it is absent."""
+    return parent.get(field) is not None and _truth(parent, field)
 
 
 def identifier(parent: Message, field: str, digits: int) -> str:

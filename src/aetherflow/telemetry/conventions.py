@@ -78,6 +78,10 @@ PROFILE_OTHER_THREADS: Final = "aetherflow.profile.other_threads"
 PROFILE_URI: Final = "aetherflow.profile.uri"
 PROFILE_SKIPPED: Final = "aetherflow.profile.skipped"
 
+# --- attributes of resources -------------------------------------------------------------------------------
+PIPELINE_RUN_ID: Final = "cicd.pipeline.run.id"
+"""The CI run that emitted the telemetry, where one is named: the sample that the regression gate compares."""
+
 # --- attributes of metrics only ----------------------------------------------------------------------------
 OPERATION_NAME: Final = "aetherflow.operation.name"
 MONITOR_NAME: Final = "aetherflow.monitor.name"

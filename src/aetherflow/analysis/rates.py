@@ -1,0 +1,178 @@
+"""Rates that a job has one of: error rates, cache hit ratios and throughput, compared as the gate compares nodes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from aetherflow.analysis.distributions import adjust_holm
+from aetherflow.analysis.metrics import Job
+from aetherflow.analysis.node_samples import durations_of, failures_of
+from aetherflow.analysis.regression_rules import Rules
+from aetherflow.analysis.shifts import Sample, Shifts, independent_shifts, paired_shifts
+from aetherflow.telemetry import conventions as names
+
+__all__ = ["Rate", "RateKey", "RateResult", "compare_rates"]
+
+Rate: TypeAlias = Literal["error_rate", "cache_hit_ratio", "throughput"]
+
+_WARNING_LIMITS: Final[Mapping[Rate, float]] = {"error_rate": 0.01, "cache_hit_ratio": 0.05, "throughput": 0.10}
+"""What is told without being configured: points, points, and a fraction."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RateKey:
+    """What a rate is of: a flow's node, a cache, or a flow."""
+
+    rate: Rate
+    flow: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateResult:
+    """What became of a rate.
+
+    Attributes:
+        key: The rate.
+        verdict: Whether it became worse.
+        limit: The change that is a regression.
+        baseline: What it was over all jobs: a share, or for throughput runs a second.
+        candidate: What it is.
+        change: The difference of shares, or for throughput the change as a fraction.
+        p: The chance of that, had it not become worse, adjusted for the number of rates.
+        fails: Whether it fails the job: only where a limit is configured.
+        reason: Why a regression does not fail; else empty.
+    """
+
+    key: RateKey
+    verdict: Literal["regression", "ok"]
+    limit: float
+    baseline: float
+    candidate: float
+    change: float
+    p: float
+    fails: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """A rate in one job: so many of so many, or so many in a number of seconds."""
+
+    part: float
+    whole: float
+
+
+def compare_rates(
+    baseline: Sequence[Job], candidate: Sequence[Job], rules: Rules, lacking: str, *, paired: bool
+) -> tuple[RateResult, ...]:
+    """Compare all rates that both sides have.
+
+    Args:
+        baseline: The jobs of one side.
+        candidate: Those of the other.
+        rules: What is tolerated.
+        lacking: Why nothing may fail; empty where it may.
+        paired: Whether jobs of the same place in both are pairs.
+
+    Returns:
+        What became of each rate, the regressions first.
+    """
+    sides = [_observed(job) for job in baseline], [_observed(job) for job in candidate]
+    results: list[RateResult] = []
+    for rate in _WARNING_LIMITS:
+        panels = [_panel(side, rate) for side in sides]
+        shifts = _shifts(panels[0], panels[1], paired=paired).series
+        # Errors are worse when there are more of them, hits and throughput when there is less.
+        tails = [shift.p_above(0) if rate == "error_rate" else shift.p_below(0) for shift in shifts.values()]
+        for key, p in zip(shifts, adjust_holm(tails), strict=True):
+            was, now = (_overall(side, key) for side in sides)
+            if was or now:
+                results.append(_result(key, was, now, p, rules, lacking))
+    return tuple(sorted(results, key=lambda result: (result.verdict != "regression", result.key)))
+
+
+_Observations: TypeAlias = Mapping[RateKey, _Observed]
+
+
+def _observed(job: Job) -> dict[RateKey, _Observed]:
+    """Find the rates of a job."""
+    found: dict[RateKey, _Observed] = {}
+    failures = failures_of(job)
+    durations = durations_of(job)
+    for key in durations.keys() | failures.keys():
+        failed = failures.get(key, 0)
+        total = failed + (durations[key].count if key in durations else 0)
+        if key.metric == names.NODE_DURATION.name:
+            found[RateKey("error_rate", key.flow, key.node)] = _Observed(failed, total)
+        elif key.metric == names.RUN_DURATION.name and job.duration:
+            found[RateKey("throughput", key.flow, "")] = _Observed(total, job.duration)
+    caches: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for series, value in job.sums.items():
+        if series.metric == names.CACHE_REQUESTS.name:
+            caches[series.get(names.CACHE_NAME) or ""][series.get(names.CACHE_RESULT) or ""] += round(value)
+    for cache, results in caches.items():
+        found[RateKey("cache_hit_ratio", "", cache)] = _Observed(results.total() - results["miss"], results.total())
+    return found
+
+
+def _panel(side: Sequence[_Observations], rate: Rate) -> dict[RateKey, dict[int, Sample]]:
+    """Make the observations of one kind of rate samples, by key and number of the job."""
+    panel: defaultdict[RateKey, dict[int, Sample]] = defaultdict(dict)
+    for number, observations in enumerate(side):
+        for key, seen in observations.items():
+            if key.rate == rate and seen.whole:
+                panel[key][number] = _log_sample(seen) if rate == "throughput" else _logit_sample(seen)
+    return panel
+
+
+def _log_sample(seen: _Observed) -> Sample:
+    return Sample(math.log(seen.part / seen.whole), 1 / math.sqrt(seen.part), round(seen.part))
+
+
+def _logit_sample(seen: _Observed) -> Sample:
+    # Half a case on either side, so that none, or nothing else, is a number too.
+    part, rest = seen.part + 0.5, seen.whole - seen.part + 0.5
+    return Sample(math.log(part / rest), math.sqrt(1 / part + 1 / rest), round(seen.whole))
+
+
+def _shifts(
+    before: Mapping[RateKey, Mapping[int, Sample]], after: Mapping[RateKey, Mapping[int, Sample]], *, paired: bool
+) -> Shifts[RateKey]:
+    keys = sorted(before.keys() & after.keys())
+    if not paired:
+        return independent_shifts({key: before[key] for key in keys}, {key: after[key] for key in keys}, ())
+    numbers = sorted({number for key in keys for number in before[key].keys() & after[key].keys()})
+    pairs = [
+        {
+            key: (before[key][number], after[key][number])
+            for key in keys
+            if number in before[key] and number in after[key]
+        }
+        for number in numbers
+    ]
+    return paired_shifts(pairs, ())
+
+
+def _overall(side: Sequence[_Observations], key: RateKey) -> float:
+    """Give the rate over all jobs; of throughput the typical one, since jobs differ in what they wait for."""
+    seen = [observations[key] for observations in side if key in observations]
+    if key.rate == "throughput":
+        return statistics.median(each.part / each.whole for each in seen)
+    return sum(each.part for each in seen) / sum(each.whole for each in seen)
+
+
+def _result(key: RateKey, before: float, after: float, p: float, rules: Rules, lacking: str) -> RateResult:
+    configured: float | None = getattr(rules.rates, key.rate)
+    limit = configured or _WARNING_LIMITS[key.rate]
+    change = after / before - 1 if key.rate == "throughput" else after - before
+    worse = change if key.rate == "error_rate" else -change
+    if p >= rules.alpha or worse < limit:
+        return RateResult(key, "ok", limit, before, after, change, p, fails=False, reason="")
+    reason = lacking or ("" if configured else f"only a warning: no limit for {key.rate} is configured")
+    return RateResult(key, "regression", limit, before, after, change, p, fails=not reason, reason=reason)

@@ -1,0 +1,126 @@
+"""What the regression gate tolerates: its defaults, and ``regress.toml``, which changes them node by node."""
+
+from __future__ import annotations
+
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from aetherflow.errors import ConfigurationError
+
+__all__ = [
+    "FEWEST_BASELINES",
+    "FEWEST_CANDIDATES",
+    "FEWEST_PAIRS",
+    "NodeRule",
+    "RateLimits",
+    "Rules",
+    "SuiteRule",
+    "read_rules",
+]
+
+FEWEST_BASELINES: Final = 5
+FEWEST_CANDIDATES: Final = 3
+FEWEST_PAIRS: Final = 5
+"""Jobs of each kind below which the gate only warns."""
+
+_Fraction = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class NodeRule(_Rule):
+    """What holds for the nodes that patterns name; ``*`` and ``?`` stand for any characters."""
+
+    flow: str = "*"
+    """Pattern for the flow's name."""
+    node: str = "*"
+    """Pattern for the node's name, or the operation's."""
+    metric: str = "*"
+    """Pattern for the metric's name."""
+    limit: _Fraction | None = None
+    """The shift that is a regression, as a fraction; None for that of all nodes."""
+    fail: bool = True
+    """Whether a regression fails the job."""
+    ignore: bool = False
+    """Whether they are left out altogether."""
+
+    def covers(self, flow: str, node: str, metric: str) -> bool:
+        """Whether it holds for a node."""
+        pairs = ((flow, self.flow), (node, self.node), (metric, self.metric))
+        return all(fnmatchcase(name, pattern) for name, pattern in pairs)
+
+
+class SuiteRule(_Rule):
+    """What holds for all nodes together."""
+
+    limit: _Fraction = 0.10
+    """The shift that is a regression, as a fraction."""
+    fail: bool = True
+    """Whether it fails the job."""
+
+
+class RateLimits(_Rule):
+    """The changes of rates that fail the job; those of a rate that has no limit only warn."""
+
+    error_rate: _Fraction | None = None
+    """In points: 0.01 is one percent of the executions."""
+    cache_hit_ratio: _Fraction | None = None
+    """In points: 0.05 is five percent of the requests."""
+    throughput: _Fraction | None = None
+    """As a fraction of what it was."""
+
+
+class Rules(_Rule):
+    """What the gate tolerates."""
+
+    limit: _Fraction = 0.10
+    """The shift of a node that is a regression, as a fraction."""
+    margin: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.05
+    """The shift that must be exceeded beyond doubt, as a fraction; no more than the limit counts."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """The chance of a false alarm over all nodes together, were every one of them slower by just the margin."""
+    min_calls: PositiveInt = 200
+    """Calls on each side below which nothing is said of a node."""
+    suite: SuiteRule = SuiteRule()
+    """What holds for all nodes together."""
+    rates: RateLimits = RateLimits()
+    """What fails of error rates, cache hit ratios and throughput."""
+    nodes: Annotated[tuple[NodeRule, ...], Field(alias="node")] = ()
+    """What is different for some nodes; the first that covers a node holds."""
+
+    def for_node(self, flow: str, node: str, metric: str) -> NodeRule:
+        """Give what holds for a node."""
+        return next((rule for rule in self.nodes if rule.covers(flow, node, metric)), NodeRule())
+
+
+def read_rules(path: Path) -> Rules:
+    """Read a configuration file.
+
+    Args:
+        path: TOML, with the names of `Rules` as keys, ``[suite]`` and ``[rates]`` as tables and a ``[[node]]`` for
+            each `NodeRule`.
+
+    Raises:
+        ConfigurationError: It cannot be read, or has a key or a value that is not allowed; tells all of them.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    try:
+        return Rules.model_validate(data)
+    except ValidationError as failure:
+        told = "; ".join(f"{_dotted(error['loc'])}={error['input']!r}: {error['msg']}" for error in failure.errors())
+        raise ConfigurationError(f"{path}: {told}") from None
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

@@ -1,0 +1,145 @@
+"""``aetherflow regress``: did anything become slower, from exported metrics of jobs before and after."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.text import Text
+
+from aetherflow.analysis.metrics import Job, metric_files, read_jobs
+from aetherflow.analysis.regression import Comparison, compare_jobs
+from aetherflow.analysis.regression_rules import Rules, read_rules
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
+from aetherflow.cli.regression_report import FORMATS, render
+
+__all__ = ["COMMAND", "add_report_arguments", "read_side", "report", "rules_of"]
+
+_STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    for option, told in (("--baseline", "what was"), ("--candidate", "what is")):
+        parser.add_argument(
+            option,
+            nargs="+",
+            action="extend",
+            type=Path,
+            default=[],
+            required=option == "--candidate",
+            metavar="PATH",
+            help=f"{told}: files of OTLP JSON metrics, or folders that hold them",
+        )
+    parser.add_argument(
+        "--require-baseline",
+        action="store_true",
+        help="fail with exit code 2 where there is no baseline to compare with",
+    )
+    add_report_arguments(parser)
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command takes that judges and reports."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="limits, for all nodes or some (TOML)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="how the report is written (default: text)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the report there, and print it as text all the same"
+    )
+
+
+def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
+    rules = rules_of(arguments)
+    candidate = read_side(arguments.candidate, consoles)
+    if not candidate:
+        raise UsageError(f"there are no metrics in {_listed(arguments.candidate)}; --candidate must hold some")
+    baseline = read_side([path for path in arguments.baseline if path.exists()], consoles)
+    if not baseline:
+        told = (
+            f"there are no metrics in {_listed(arguments.baseline)}"
+            if arguments.baseline
+            else "--baseline is not given"
+        )
+        if arguments.require_baseline:
+            raise UsageError(f"there is no baseline: {told}")
+        consoles.err.print(Text(f"nothing to compare with: {told}", style="yellow"), soft_wrap=True)
+        return ExitCode.FINE
+    if both := {job.name for job in baseline} & {job.name for job in candidate}:
+        raise UsageError(
+            f"on both sides: {', '.join(sorted(both))}; a job is either of the baseline or of the candidate"
+        )
+    return report(compare_jobs(baseline, candidate, rules), arguments, consoles)
+
+
+def rules_of(arguments: argparse.Namespace) -> Rules:
+    """Read the configuration that was named, if one was."""
+    return read_rules(arguments.config) if arguments.config else Rules()
+
+
+def read_side(paths: Sequence[Path], consoles: Consoles, *, job: str | None = None) -> list[Job]:
+    """Read the jobs of one side, and tell of lines that were cut short.
+
+    Args:
+        paths: Files and folders.
+        consoles: Where to tell.
+        job: The name of the one job that it all is; None where each run or file is one.
+    """
+
+    def tell_of_cut(path: Path, line: int) -> None:
+        told = f"{path}, line {line}: is cut short, so it is left out"
+        consoles.err.print(Text(told, style="yellow"), soft_wrap=True)
+
+    return read_jobs(metric_files(paths), job=job, on_truncated=tell_of_cut)
+
+
+def report(comparison: Comparison, arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
+    """Write the report where it was asked for, and in the summary of a GitHub step.
+
+    Args:
+        comparison: What to report.
+        arguments: Those of `add_report_arguments`.
+        consoles: Where to print.
+
+    Returns:
+        Whether the job fails.
+
+    Raises:
+        UsageError: The report cannot be written.
+    """
+    if arguments.output:
+        _write(arguments.output, render(comparison, arguments.format), mode="w")
+    shown = render(comparison, "text" if arguments.output else arguments.format)
+    consoles.out.print(Text(shown), end="", soft_wrap=True)
+    if summary := os.environ.get(_STEP_SUMMARY):
+        _write(Path(summary), render(comparison, "markdown"), mode="a")
+    return ExitCode.FAILED if comparison.failed else ExitCode.FINE
+
+
+def _write(file: Path, text: str, *, mode: str) -> None:
+    try:
+        with file.open(mode, encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror or error}") from error
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+COMMAND: Final = Command(
+    name="regress",
+    summary="tell whether nodes became slower, from exported metrics",
+    description="Compare exported metrics of jobs before and after: tell which nodes became slower, beyond what the\n"
+    "machine did to all of them, and what could have been found. A job is a CI run (cicd.pipeline.run.id), or a file.\n"
+    "Exit code 1: something became slower beyond its limit, and there were enough jobs to say so; 2: unusable input.",
+    add_arguments=_add_arguments,
+    run=_run,
+    examples=(
+        "aetherflow regress --baseline baseline/ --candidate .aetherflow/",
+        "aetherflow regress --baseline main/*.jsonl --candidate pr/*.jsonl --config regress.toml",
+        "aetherflow regress --baseline baseline/ --candidate now/ --format junit --output regress.xml",
+    ),
+)

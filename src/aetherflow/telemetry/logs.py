@@ -157,7 +157,7 @@ def set_up_logs(provider: LoggerProvider | None, *, carries_standard: bool = Tru
     if not structlog.is_configured():
         undo.callback(_configure_structlog([*export, *_renderers()]))
     root = logging.getLogger()
-    if not root.handlers:
+    if all(type(each).__module__.startswith("opentelemetry.") for each in root.handlers):  # those print nothing
         level = logging.INFO if root.level == logging.WARNING else root.level  # a level that nobody has set
         undo.callback(_add_handler(root, _StandardRecords([*carry, *_renderers()], prints=True), level))
     elif carry:

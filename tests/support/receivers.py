@@ -164,7 +164,7 @@ class HttpReceiver:
         """Return the data points of a metric that each process has sent last, by its ``service.instance.id``."""
         found: dict[str, list[Any]] = {}
         for resource in (each for request in self.metrics for each in request.resource_metrics):
-            instance = str(_attributes(resource.resource.attributes)["service.instance.id"])
+            instance = str(_attributes(resource.resource.attributes).get("service.instance.id", ""))
             for sent in (each for scope in resource.scope_metrics for each in scope.metrics):
                 if sent.name == metric:
                     found[instance] = list(getattr(sent, sent.WhichOneof("data")).data_points)

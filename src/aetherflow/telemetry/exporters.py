@@ -43,8 +43,11 @@ def span_exporter(to: Destination, file: ProcessFile) -> SpanExporter:
     Args:
         to: The destination.
         file: What a file destination writes to.
+
+    Raises:
+        ConfigurationError: A variable has a value that the exporter refuses.
     """
-    return _SpanExporter(_PerProcess(lambda: _span_exporter(to, file)))
+    return _SpanExporter(_PerProcess(to, lambda: _span_exporter(to, file)))
 
 
 def metric_reader(to: Destination, file: ProcessFile, interval: float | None) -> MetricReader:
@@ -56,7 +59,7 @@ def metric_reader(to: Destination, file: ProcessFile, interval: float | None) ->
         interval: Seconds between two exports; None for what ``OTEL_METRIC_EXPORT_INTERVAL`` says.
 
     Raises:
-        ConfigurationError: The package of the exporter is not installed.
+        ConfigurationError: The package of the exporter is not installed, or a variable has a value it refuses.
     """
     if to.exporter == "prometheus":
         try:
@@ -67,7 +70,7 @@ def metric_reader(to: Destination, file: ProcessFile, interval: float | None) ->
                 "install aetherflow-otel[prometheus]"
             ) from missing
         return PrometheusReader()
-    own = _PerProcess(lambda: _metric_exporter(to, file))
+    own = _PerProcess(to, lambda: _metric_exporter(to, file))
     made = own.get()
     if isinstance(made, MetricReader):
         return made
@@ -82,8 +85,11 @@ def log_exporter(to: Destination, file: ProcessFile) -> LogRecordExporter:
     Args:
         to: The destination.
         file: What a file destination writes to.
+
+    Raises:
+        ConfigurationError: A variable has a value that the exporter refuses.
     """
-    return _LogExporter(_PerProcess(lambda: _log_exporter(to, file)))
+    return _LogExporter(_PerProcess(to, lambda: _log_exporter(to, file)))
 
 
 class _PerProcess(Generic[T]):
@@ -91,10 +97,13 @@ class _PerProcess(Generic[T]):
 
     __slots__ = ("_inherited", "_made", "_make", "_process")
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, to: Destination, make: Callable[[], T]) -> None:
         self._make = make
         self._inherited: list[T] = []
-        self._made = make()
+        try:
+            self._made = make()
+        except Exception as error:  # each kind of exporter refuses what its variables say in a way of its own
+            raise ConfigurationError(f"the exporter {to.exporter!r} cannot be made: {error}") from error
         self._process = os.getpid()
 
     def get(self) -> T:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics._internal.measurement_consumer import SynchronousMeasurementConsumer
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Sampler
 
+from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.export_file import ProcessFile
 from aetherflow.telemetry.exporters import log_exporter, metric_reader, span_exporter
@@ -32,8 +37,11 @@ def make_tracer_provider(
         destinations: Where to.
         file: What a file destination writes to.
         service_name: The service's name; None for what the variables say, or else the program's.
+
+    Raises:
+        ConfigurationError: A variable names something that is not there.
     """
-    provider = TracerProvider(resource=_resource(service_name), shutdown_on_exit=False)
+    provider = TracerProvider(_sampler(), _resource(service_name), shutdown_on_exit=False)
     for each in destinations:
         provider.add_span_processor(BatchSpanProcessor(span_exporter(each, file)))
     return provider
@@ -83,6 +91,22 @@ class _MeterProvider(MeterProvider):
         fresh = SynchronousMeasurementConsumer(self._sdk_config, self._metric_readers)
         consumer._reader_storages = fresh._reader_storages
         consumer._lock = fresh._lock
+
+
+def _sampler() -> Sampler | None:
+    """Return the sampler that ``OTEL_TRACES_SAMPLER`` names; None for one of the SDK's, which it reads itself.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    name = os.environ.get(OTEL_TRACES_SAMPLER, "").strip().lower()
+    offered = entry_points(group="opentelemetry_traces_sampler")
+    if name and name not in offered.names:
+        raise ConfigurationError(f"{OTEL_TRACES_SAMPLER} is {name!r}; allowed: {', '.join(sorted(offered.names))}")
+    if not name or offered[name].value.startswith("opentelemetry.sdk."):
+        return None
+    made: Sampler = offered[name].load()(os.environ.get(OTEL_TRACES_SAMPLER_ARG))
+    return made
 
 
 def _resource(service_name: str | None) -> Resource:

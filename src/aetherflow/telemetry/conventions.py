@@ -168,6 +168,13 @@ POOL_OBJECTS: Final = MetricDefinition(
     "Objects of a pool by state.",
     (POOL_NAME, POOL_STATE),
 )
+POOL_WAITING: Final = MetricDefinition(
+    "aetherflow.pool.waiting",
+    "observable_up_down_counter",
+    "{caller}",
+    "Callers without an object yet.",
+    (POOL_NAME,),
+)
 POOL_WAIT: Final = MetricDefinition(
     "aetherflow.pool.wait", "histogram", "s", "Time a caller waited for a pooled object.", (POOL_NAME,)
 )
@@ -204,7 +211,7 @@ TELEMETRY_SPANS: Final = MetricDefinition(
 
 ALL_METRICS: Final = (
     NODE_DURATION, RUN_DURATION, OPERATION_DURATION, NODE_ACTIVE, NODE_RETRIES, BATCH_SIZE_METRIC, BATCH_WAIT_METRIC,
-    CACHE_REQUESTS, CACHE_ENTRIES, POOL_OBJECTS, POOL_WAIT, EXECUTOR_QUEUE, EXECUTOR_WORKERS, EXECUTOR_WAIT,
-    STREAM_ITEMS_METRIC, HEALTH_STATUS, TELEMETRY_SPANS,
+    CACHE_REQUESTS, CACHE_ENTRIES, POOL_OBJECTS, POOL_WAITING, POOL_WAIT, EXECUTOR_QUEUE, EXECUTOR_WORKERS,
+    EXECUTOR_WAIT, STREAM_ITEMS_METRIC, HEALTH_STATUS, TELEMETRY_SPANS,
 )  # fmt: skip
 """Every metric, in the order of the telemetry contract."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Unpack, get_args
 from weakref import WeakSet
 
 from aetherflow.errors import ConfigurationError
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import gauges
+from aetherflow.telemetry.health_facts import Facts, Metered, Queue
 from aetherflow.telemetry.health_limits import Limits, LimitsByName
-from aetherflow.telemetry.health_measures import Facts, Progress, Queue, of_durations, of_spans
+from aetherflow.telemetry.health_measures import Progress, of_durations, of_spans
 from aetherflow.telemetry.health_probes import Check, Probe, Severity, evaluate, pings
 from aetherflow.telemetry.health_report import MEDIA_TYPE, CheckResult, HealthReport
 from aetherflow.telemetry.health_status import CheckStatus, Hysteresis, Status, ViewName, worst
@@ -41,14 +44,6 @@ __all__ = [
 _READY: Final[tuple[ViewName, ...]] = ("ready",)
 
 
-class _NoFacts:
-    def queues(self) -> Iterable[Queue]:
-        return ()
-
-    def spans(self) -> Mapping[str, int]:
-        return {}
-
-
 class HealthMonitor:
     """Tells how nodes and operations did within the last seconds, and whether executors, pools and telemetry keep up.
 
@@ -66,7 +61,7 @@ class HealthMonitor:
         interval: Seconds for which `latest` gives the same report.
         clock: Monotonic time in seconds.
         wall_clock: Seconds since the epoch.
-        facts: What there is to know of executors, pools and spans.
+        facts: What there is to know of executors, pools and spans; None for what their metrics say.
         limits: Thresholds of all components: `Limits`.
 
     Raises:
@@ -100,7 +95,7 @@ class HealthMonitor:
         self._interval = interval
         self._clock = clock
         self._wall_clock = wall_clock
-        self._facts = _NoFacts() if facts is None else facts
+        self._facts = Metered() if facts is None else facts
         now = clock()
         self._progress = Progress(self._facts.queues(), now)
         self._spans = CounterWindow(window, self._facts.spans(), now)
@@ -210,18 +205,36 @@ class HealthMonitor:
             probe.forget()
 
 
+_STATES: Final[tuple[Status, ...]] = ("healthy", "degraded", "unhealthy")
+
+
 class _Current:
-    monitor: HealthMonitor | None = None
+    def __init__(self) -> None:
+        self.monitor: HealthMonitor | None = None
+
+    def readings(self) -> Iterator[gauges.Reading]:
+        """Yield 1 for the status and 0 for the others; nothing where no monitor was set."""
+        if self.monitor is not None:
+            status = self.monitor.latest().status
+            yield from ((float(status == state), {names.HEALTH_STATE: state}) for state in _STATES)
+
+
+_current: Final = _Current()
+gauges.observe(names.HEALTH_STATUS, _current, _Current.readings)
 
 
 def current_monitor() -> HealthMonitor:
     """Return the monitor of this process: the one it was told to use, else one with the defaults."""
-    return _Current.monitor or _default
+    return _current.monitor or _default
 
 
 def set_current_monitor(monitor: HealthMonitor | None) -> None:
-    """Tell `current_monitor` which to return; None for the one with the defaults."""
-    _Current.monitor = monitor
+    """Tell `current_monitor` which to return, and publish its status as a metric.
+
+    Args:
+        monitor: The monitor; None for the one with the defaults, whose status is not published.
+    """
+    _current.monitor = monitor
 
 
 _monitors: Final[WeakSet[HealthMonitor]] = WeakSet()

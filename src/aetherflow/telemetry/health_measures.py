@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from operator import itemgetter
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import Series, Totals
+from aetherflow.telemetry.health_facts import Queue
 from aetherflow.telemetry.health_limits import Limits, LimitsByName
 from aetherflow.telemetry.health_report import CheckResult
 from aetherflow.telemetry.health_status import CheckStatus, ViewName
 
-__all__ = ["Facts", "Progress", "Queue", "of_durations", "of_spans"]
+__all__ = ["Progress", "of_durations", "of_spans"]
 
 _HEALTH: Final[frozenset[ViewName]] = frozenset({"health"})
 _READY: Final[frozenset[ViewName]] = frozenset({"ready", "health"})
@@ -26,31 +26,6 @@ _COMPONENTS: Final = {
     names.POOL_WAIT.name: ("pool", names.POOL_NAME),
 }
 """What kind of component the series of a metric is about, and the attribute that names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Somewhere that callers wait to be served, at one moment: an executor, or a pool of objects."""
-
-    kind: str
-    """``executor`` or ``pool``."""
-    name: str
-    waiting: int
-    """Tasks not begun, or callers without an object."""
-    served: int
-    """Tasks done, or objects lent, since it was made."""
-
-
-class Facts(Protocol):
-    """What others know at this moment; asked once an evaluation."""
-
-    def queues(self) -> Iterable[Queue]:
-        """Return every executor and pool."""
-        ...
-
-    def spans(self) -> Mapping[str, int]:
-        """Return how many spans were ever exported, dropped and failed, by that word."""
-        ...
 
 
 def of_durations(recorded: Mapping[Series, Totals], limits: LimitsByName, min_samples: int) -> Iterator[CheckResult]:
@@ -119,30 +94,29 @@ class Progress:
     """
 
     def __init__(self, queues: Iterable[Queue], now: float) -> None:
-        self._since = {key: (served, now) for key, (_, served) in _by_name(queues).items()}
+        self._last = {key: (*found, now) for key, found in _by_name(queues).items()}
 
     def of(self, queues: Iterable[Queue], limits: LimitsByName, now: float) -> Iterator[CheckResult]:
-        """Yield their checks; one of which nobody has wanted anything since the last time is unknown.
+        """Yield the checks of those that somebody has wanted something of since the last time.
 
         Args:
             queues: Those of now.
             limits: Thresholds.
             now: Monotonic time in seconds.
         """
-        before, self._since = self._since, {}
+        last, self._last = self._last, {}
         for key, (waiting, served) in _by_name(queues).items():
-            served_before, since = before.get(key, (0, now))
-            if not waiting or served != served_before:
+            waiting_before, served_before, since = last.get(key, (0, 0, now))
+            if not (waiting and waiting_before) or served != served_before:
                 since = now
-            self._since[key] = served, since
+            self._last[key] = waiting, served, since
             threshold = limits.of(*key)["progress"]
-            if threshold is None:
+            if threshold is None or (not waiting and served == served_before):
                 continue
-            stuck, idle = now - since, not waiting and served == served_before
-            status: CheckStatus = "unknown" if idle else "error" if stuck > threshold else "ok"
+            status: CheckStatus = "error" if now - since > threshold else "ok"
             # a pool's objects are a dependency: to restart this process would not free them
             views = _LIVE if key[0] == "executor" else _READY
-            yield CheckResult(" ".join(key), "time without progress", status, stuck, threshold, "s", views)
+            yield CheckResult(" ".join(key), "time without progress", status, now - since, threshold, "s", views)
 
 
 def _by_name(queues: Iterable[Queue]) -> dict[tuple[str, str], tuple[int, int]]:

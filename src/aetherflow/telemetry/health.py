@@ -7,16 +7,15 @@ monitor.check().to_dict()
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Unpack, get_args
-from weakref import WeakSet
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import gauges
+from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.health_facts import Facts, Metered, Queue
 from aetherflow.telemetry.health_limits import Limits, LimitsByName
 from aetherflow.telemetry.health_measures import Progress, of_durations, of_spans
@@ -103,7 +102,7 @@ class HealthMonitor:
         self._held = {view: Hysteresis(worsen_after, improve_after) for view in get_args(ViewName)}
         self._last: tuple[float, HealthReport] | None = None
         self._lock = threading.RLock()
-        _monitors.add(self)
+        renew_in_children(self)
 
     def check(self) -> HealthReport:
         """Evaluate every check, now.
@@ -192,17 +191,18 @@ class HealthMonitor:
         for name, check in pings(context).items():
             self.add_check(f"resource {name}", check, timeout=timeout, severity=severity, views=views)
 
+    def after_fork(self) -> None:
+        """Let go of what the parent process holds: a lock, and checks under way."""
+        self._lock = threading.RLock()
+        for probe in self._probes.values():
+            probe.forget()
+
     def _results(self) -> Iterator[CheckResult]:
         now = self._clock()
         yield from of_durations(self._window.totals(), self._limits, self._min_samples)
         yield from self._progress.of(self._facts.queues(), self._limits, now)
         yield from of_spans(self._spans.advance(self._facts.spans(), now), self._limits, self._min_samples)
         yield from evaluate(tuple(self._probes.values()))
-
-    def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-        for probe in self._probes.values():
-            probe.forget()
 
 
 _STATES: Final[tuple[Status, ...]] = ("healthy", "degraded", "unhealthy")
@@ -216,7 +216,7 @@ class _Current:
         """Yield 1 for the status and 0 for the others; nothing where no monitor was set."""
         if self.monitor is not None:
             status = self.monitor.latest().status
-            yield from ((float(status == state), {names.HEALTH_STATE: state}) for state in _STATES)
+            yield from ((int(status == state), {names.HEALTH_STATE: state}) for state in _STATES)
 
 
 _current: Final = _Current()
@@ -235,18 +235,6 @@ def set_current_monitor(monitor: HealthMonitor | None) -> None:
         monitor: The monitor; None for the one with the defaults, whose status is not published.
     """
     _current.monitor = monitor
-
-
-_monitors: Final[WeakSet[HealthMonitor]] = WeakSet()
-
-
-def _after_fork() -> None:
-    for monitor in tuple(_monitors):
-        monitor._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _expect(name: str, value: object, good: bool, allowed: str) -> None:

@@ -90,6 +90,8 @@ class Probe:
         if call is None:
             return self._found("unknown", None, "it could not be called: this process can start no thread")
         wait([call], max(self._begun + self.timeout - time.monotonic(), 0))
+        if call.cancelled():
+            return self._found("unknown", None, "its thread is gone")
         if not call.done():
             return self._found(_BAD[self.severity], time.monotonic() - self._begun, "it did not end in time")
         told, took = cast("tuple[object, float]", call.result())
@@ -100,8 +102,8 @@ class Probe:
         return self._found(_BAD[self.severity] if told is False else "ok", took)
 
     def forget(self) -> None:
-        """Let go of the thread, which a forked child does not have."""
-        self._helper = self._call = None
+        """Let go of the call under way, which a forked child does not have."""
+        self._call = None
 
     def _found(self, status: CheckStatus, took: float | None, output: str = "") -> CheckResult:
         return CheckResult(self.name, "", status, took, self.timeout, "s", frozenset({*self.views, "health"}), output)

@@ -75,7 +75,7 @@ def test_lost_spans_are_seen_in_their_metric() -> None:
 
 @pytest.fixture
 def current() -> Iterator[HealthMonitor]:
-    monitor = HealthMonitor(min_samples=1)
+    monitor = HealthMonitor(min_samples=2)
     set_current_monitor(monitor)
     yield monitor
     set_current_monitor(None)
@@ -96,6 +96,7 @@ def test_the_status_is_a_metric(current: HealthMonitor, name: str) -> None:
             points = captured.points(names.HEALTH_STATUS.name)
             return {point.attributes[names.HEALTH_STATE]: point.value for point in points}
 
+        quick.run()
         assert states() == {"healthy": 0, "degraded": 0, "unhealthy": 0}
         quick.run()
         assert states() == {"healthy": 0, "degraded": 0, "unhealthy": 0}  # the report is not too old yet

@@ -15,13 +15,33 @@ and then::
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from aetherflow.telemetry import active
 from aetherflow.telemetry.capture import CapturedTelemetry, DeterministicIdGenerator, SpanTree
+from aetherflow.telemetry.conventions import PIPELINE_RUN_ID
+from aetherflow.telemetry.destination import Destination
+from aetherflow.telemetry.export_file import ProcessFile
+from aetherflow.telemetry.providers import make_meter_provider
 
-__all__ = ["CapturedTelemetry", "DeterministicIdGenerator", "FakeClock", "SpanTree", "capture_telemetry"]
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+
+__all__ = [
+    "CapturedTelemetry",
+    "DeterministicIdGenerator",
+    "FakeClock",
+    "MetricExport",
+    "SpanTree",
+    "capture_telemetry",
+]
+
+REGRESS_MARK: Final = "aetherflow_regress"
 
 
 @pytest.fixture
@@ -80,3 +100,62 @@ class FakeClock:
     async def async_sleep(self, seconds: float) -> None:
         """Let time pass without waiting for it, in place of ``asyncio.sleep`` or ``anyio.sleep``."""
         self.advance(seconds)
+
+
+class MetricExport:
+    """A pytest plugin that writes the metrics of a test run to files: what ``--aetherflow-export=DIR`` registers.
+
+    While a test is called, and only then, AetherFlow's metrics go here, and nowhere else. Where any test is marked
+    ``aetherflow_regress``, only those tests count; ``aetherflow_regress(rounds=N)`` calls the test N times, so that its
+    nodes have enough executions to be compared.
+
+    Args:
+        directory: Where the files are.
+        run: What tells this run from others, on every process that takes part in it.
+    """
+
+    def __init__(self, directory: Path, run: str) -> None:
+        self._directory = directory
+        self._run = run
+        self._provider: MeterProvider | None = None
+        self._marked_only = False
+
+    @pytest.hookimpl
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Look whether there are marks."""
+        self._marked_only = any(item.get_closest_marker(REGRESS_MARK) for item in session.items)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Take the metrics of a test."""
+        if self._marked_only and not item.get_closest_marker(REGRESS_MARK):
+            return (yield)
+        if self._provider is None:
+            file = ProcessFile(self._directory, "metrics", datetime.now(UTC))
+            self._provider = make_meter_provider([Destination("file")], file, None, None, {PIPELINE_RUN_ID: self._run})
+        before = active.providers
+        active.set_active(active.Providers(before.tracer_provider if before else None, self._provider))
+        try:
+            return (yield)
+        finally:
+            active.set_active(before)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> None:
+        """Call a test that has rounds all of them but the last, which is pytest's own."""
+        mark = pyfuncitem.get_closest_marker(REGRESS_MARK)
+        rounds = mark.kwargs.get("rounds", 1) if mark else 1
+        if not isinstance(rounds, int) or rounds < 1:
+            raise pytest.UsageError(f"{REGRESS_MARK}(rounds={rounds!r}); allowed: a whole number, 1 or more")
+        arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+        for _ in range(rounds - 1):
+            pyfuncitem.obj(**arguments)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write what is left."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Tell where the files are."""
+        terminalreporter.write_line(f"aetherflow: metrics of this run are in {self._directory}")

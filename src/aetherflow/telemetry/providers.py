@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -48,7 +48,11 @@ def make_tracer_provider(
 
 
 def make_meter_provider(
-    destinations: Iterable[Destination], file: ProcessFile, service_name: str | None, interval: float | None
+    destinations: Iterable[Destination],
+    file: ProcessFile,
+    service_name: str | None,
+    interval: float | None,
+    attributes: Mapping[str, str] | None = None,
 ) -> MeterProvider:
     """Return a provider that exports metrics.
 
@@ -57,9 +61,10 @@ def make_meter_provider(
         file: What a file destination writes to.
         service_name: As for spans.
         interval: Seconds between two exports; None for what ``OTEL_METRIC_EXPORT_INTERVAL`` says.
+        attributes: What the resource says besides, unless the variables say it too.
     """
     readers = [metric_reader(each, file, interval) for each in destinations]
-    return _MeterProvider(readers, _resource(service_name))
+    return _MeterProvider(readers, Resource(dict(attributes or {})).merge(_resource(service_name)))
 
 
 def make_logger_provider(

@@ -60,13 +60,12 @@ class _Nothing:
 class _Selection:
     """The observer in use and the providers it was chosen for."""
 
-    __slots__ = ("meter_provider", "observer", "processors", "profiling", "told", "tracer_provider")
+    __slots__ = ("meter_provider", "observer", "processors", "told", "tracer_provider")
 
     def __init__(self) -> None:
         self.tracer_provider: object = None
         self.meter_provider: object = None
         self.told: object = None
-        self.profiling: object = None
         self.processors = _Processors(None)
         self.observer: Observer = MeteringObserver()
 
@@ -75,14 +74,13 @@ _selection = _Selection()
 
 
 def current_observer() -> Observer:
-    """Return the observer for the providers that are set now; costs five identity checks unless they changed."""
+    """Return the observer for the providers that are set now; costs four identity checks unless they changed."""
     selection = _selection
     processors = selection.processors
     if (
         trace._TRACER_PROVIDER is selection.tracer_provider
         and metrics_internal._METER_PROVIDER is selection.meter_provider
-        and active.providers is selection.told
-        and active.profiling is selection.profiling
+        and active.change is selection.told
         and processors.multi._span_processors is processors.known
     ):
         return selection.observer
@@ -124,7 +122,8 @@ def _choose() -> Observer:
         metrics.get_meter_provider()
     with _choosing:
         chosen = _Selection()
-        chosen.told = told = active.providers
+        chosen.told = active.change  # before what it is about
+        told = active.providers
         chosen.tracer_provider = tracer_provider = trace._TRACER_PROVIDER
         chosen.meter_provider = meter_provider = metrics_internal._METER_PROVIDER
         if told is not None:
@@ -134,7 +133,7 @@ def _choose() -> Observer:
         publisher = publish_in(meter_provider, _meter_of)
         record = None if publisher is None or publisher.is_bulk else publisher.record
         chosen.observer = _observer(tracer_provider, chosen.processors.known, record)
-        chosen.profiling = profiling = active.profiling
+        profiling = active.profiling
         if profiling is not None:
             chosen.observer = profiling(chosen.observer)
         if publisher is not None and not publisher.complete():

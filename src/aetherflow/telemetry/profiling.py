@@ -2,7 +2,7 @@
 
 A profile is part of an observation: the profiler is on while that is entered and off when it is left or ends, whatever
 the node raises. :func:`install` puts a policy in force for all nodes by having :func:`~.observer.current_observer`
-choose an observer that consults it; without a policy that is one identity check a run, and nothing an execution. Flows
+choose an observer that consults it; without a policy nothing is added to a run or an execution. Flows
 with nodes that have a policy of their own ask :func:`current_observer` here instead.
 """
 

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from aetherflow import ProfilePolicy, RetryPolicy, node
 from aetherflow.telemetry import active, observer, profiling, sampling
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import Series
+from aetherflow.telemetry.accumulators import Registry
 from aetherflow.telemetry.capture import CapturedTelemetry
 from aetherflow.telemetry.conventions import NODE_DURATION
 from aetherflow.telemetry.profile_event import MAX_ATTRIBUTE, MAX_EVENT, size_of, value_size
@@ -588,7 +588,7 @@ def test_a_slow_execution_makes_the_next_one_due(captured, plain):
 
 def test_slower_than_its_own_p99():
     """The threshold is the p99 of the node's own executions, from 100 of them on."""
-    clock, series = FakeClock(), Series(NODE_DURATION, {}, set())
+    clock, series = FakeClock(), Registry().series(NODE_DURATION, {})
     rule = Rule(ProfilePolicy(slower_than="p99"), series, clock.monotonic, lambda: 0.5)
     for _ in range(99):
         series.add(1_000_000)

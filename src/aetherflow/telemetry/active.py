@@ -1,7 +1,7 @@
 """What AetherFlow was told to do other than follow what the application has set globally.
 
-Read :data:`providers`, :data:`profiling` and :data:`change` as attributes of this module: the last is looked at on every
-run, so that costs no call. Each change puts another object there; compare by identity.
+Read :data:`providers`, :data:`profiling` and :data:`change` as attributes of this module: the last is looked at on
+every run, so that costs no call. Each change puts another object there; compare by identity.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ class Providers:
 
 providers: Providers | None = None
 """What AetherFlow was told to use; None follows the API's global providers for both signals."""
-
 
 profiling: Callable[[Any], Any] | None = None
 """Gives, for the observer that the providers stand for, the one to use instead; None for the observer itself."""

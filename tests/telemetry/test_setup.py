@@ -16,11 +16,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.support.receivers import wait_until
 
+from aetherflow import node
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry import active, setup
+from aetherflow.telemetry.health import HealthMonitor, current_monitor
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 from aetherflow.telemetry.setup import AlreadyConfiguredError, configure
 
 PROVIDERS = ("none", "ours", "application")
+
+
+@node
+def worker(n):
+    return n
 
 
 class Application:
@@ -188,7 +196,12 @@ def test_other_arguments_are_an_error():
         ({"exporter": "jaeger"}, "exporter is 'jaeger'; allowed: auto, otlp, file, console, none"),
         ({"metric_interval": 0}, "metric_interval is 0; allowed: seconds, more than 0"),
         ({"metric_interval": float("nan")}, "metric_interval is nan"),
+        ({"metric_interval": float("inf")}, "metric_interval is inf"),
         ({"service_name": " "}, "service_name is ' '; allowed: a name"),
+        ({"health": 60}, "health is 60; allowed: a HealthMonitor, True, False"),
+        ({"profile": True}, "profile is True; allowed: a ProfilePolicy, or None"),
+        ({"logs": "json"}, "logs is 'json'; allowed: True, False"),
+        ({"set_global": None}, "set_global is None; allowed: True, False"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message):
@@ -218,6 +231,52 @@ def test_a_directory_that_cannot_be(tmp_path, caplog):
     assert (telemetry.exporter, telemetry.metrics_exporter) == ("none", "none")
     assert "no traces are exported" in caplog.text
     assert "no metrics are exported" in caplog.text
+
+
+def test_what_fails_halfway_leaves_no_thread(monkeypatch):
+    """Where the second signal cannot be made, the first one's provider and threads are gone too."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "zip")
+    threads = set(threading.enumerate())
+    with pytest.raises(ConfigurationError, match="zip"):
+        configure(exporter="otlp")
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_monitor_is_in_force_until_shutdown():
+    """``health`` is what the health node asks, and its status a metric; afterwards the default is asked again."""
+    default, monitor = current_monitor(), HealthMonitor()
+    with configure(health=monitor) as telemetry:
+        assert current_monitor() is monitor
+        for n in range(10):
+            worker.run({"n": n})
+    assert current_monitor() is default
+    states = metrics_in(telemetry.metrics_path)["aetherflow.health.status"]["sum"]["dataPoints"]
+    assert sum(int(point["asInt"]) for point in states) == 1
+    with configure(health=True):
+        assert current_monitor() is default
+
+
+def test_a_policy_is_in_force_until_shutdown():
+    """``profile`` decides which executions have a profile, and no longer."""
+    with configure(profile=ProfilePolicy(rate=1.0)) as telemetry:
+        worker.run({"n": 1})
+    worker.run({"n": 1})
+    (span,) = spans_in(telemetry.path)
+    assert [event["name"] for event in span["events"]] == ["aetherflow.profile"]
+    with configure(exporter="file") as telemetry:
+        worker.run({"n": 1})
+    assert "events" not in spans_in(telemetry.path)[0]
+
+
+def test_a_bad_policy_of_the_environment_is_an_error(monkeypatch):
+    """``AETHER_PROFILE`` is read by ``configure()``, which tells what is wrong with it."""
+    monkeypatch.setenv("AETHER_PROFILE", "rate=often")
+    with pytest.raises(ConfigurationError, match="AETHER_PROFILE"):
+        configure()
+    assert setup._state.current is None
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["set globally", "given"])

@@ -13,6 +13,8 @@ from opentelemetry.trace import TracerProvider
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.destination import Exporter
+from aetherflow.telemetry.health import HealthMonitor
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 
 __all__ = ["AlreadyConfiguredError", "Arguments"]
 
@@ -45,6 +47,8 @@ class Arguments:
     tracer_provider: TracerProvider | None
     meter_provider: MeterProvider | None
     metric_interval: float | None
+    health: HealthMonitor | bool
+    profile: ProfilePolicy | None
     logs: bool
     set_global: bool
     directory: Path
@@ -57,6 +61,10 @@ class Arguments:
             raise ConfigurationError(f"metric_interval is {self.metric_interval!r}; allowed: seconds, more than 0")
         if self.service_name is not None and not self.service_name.strip():
             raise ConfigurationError(f"service_name is {self.service_name!r}; allowed: a name, or None")
+        if not isinstance(self.health, HealthMonitor | bool):
+            raise ConfigurationError(f"health is {self.health!r}; allowed: a HealthMonitor, True, False")
+        if not isinstance(self.profile, ProfilePolicy | None):
+            raise ConfigurationError(f"profile is {self.profile!r}; allowed: a ProfilePolicy, or None")
         for name in ("logs", "set_global"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}; allowed: True, False")

@@ -100,7 +100,7 @@ class Telemetry:
         forget: Called with the object when it begins to shut down, once.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_forget", "_logs", "_metrics", "_traces", "_undo")
+    __slots__ = ("__weakref__", "_closed", "_forget", "_logs", "_metrics", "_traces", "_undo", "_undo_last")
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Telemetry:
         self._metrics = metrics
         self._logs = logs
         self._forget = forget
-        self._undo = ExitStack()
+        self._undo, self._undo_last = ExitStack(), ExitStack()
         self._closed = threading.Event()
         renew_in_children(self)
 
@@ -123,13 +123,14 @@ class Telemetry:
         if closed.is_set():
             self._closed.set()
 
-    def on_shutdown(self, undo: Callable[[], object]) -> None:
+    def on_shutdown(self, undo: Callable[[], object], *, last: bool = False) -> None:
         """Have something undone when this is shut down, what came last first.
 
         Args:
-            undo: Called before what is left is exported.
+            undo: What undoes it.
+            last: Whether that is after what is left was exported; else before.
         """
-        self._undo.callback(undo)
+        (self._undo_last if last else self._undo).callback(undo)
 
     @property
     def tracer_provider(self) -> trace.TracerProvider:
@@ -214,6 +215,7 @@ class Telemetry:
         self._forget(self)
         self._undo.close()
         finished = finish([each for way in self._ways() for each in way.close()], timeout)
+        self._undo_last.close()
         if not finished:
             _LOGGER.warning("telemetry was not all exported within %g s of shutdown; the rest is lost", timeout)
         return finished

@@ -31,6 +31,9 @@ from aetherflow.telemetry.destination import Destination, Exporter, Signal, dest
 from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, ProcessFile
 from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.handle import EXIT_TIMEOUT, Route, Telemetry
+from aetherflow.telemetry.health import HealthMonitor, current_monitor, set_current_monitor
+from aetherflow.telemetry.profile_policy import ProfilePolicy, policy_from_environment
+from aetherflow.telemetry.profiling import install
 
 __all__ = ["AlreadyConfiguredError", "Telemetry", "configure"]
 
@@ -46,6 +49,8 @@ def configure(
     tracer_provider: trace.TracerProvider | None = None,
     meter_provider: metrics.MeterProvider | None = None,
     metric_interval: float | None = None,
+    health: HealthMonitor | bool = False,
+    profile: ProfilePolicy | None = None,
     logs: bool = False,
     set_global: bool = True,
     directory: str | os.PathLike[str] = DEFAULT_DIRECTORY,
@@ -64,6 +69,9 @@ def configure(
         tracer_provider: A provider of the application to use for spans instead of the global one.
         meter_provider: The same for metrics.
         metric_interval: Seconds between two exports of metrics; by default ``OTEL_METRIC_EXPORT_INTERVAL``, or 60.
+        health: The monitor of this process, until shutdown: ``health_check_node`` asks it, and its status is a metric;
+            True for the one with the defaults.
+        profile: Which executions are profiled, until shutdown; by default what ``AETHER_PROFILE`` says.
         logs: Whether structlog and the standard library are set up to write JSON lines to standard output, or lines
             for people in a terminal, each with the trace, flow and node it was made in. What the application has
             configured of either stays. Where the variables name an exporter of logs or an OTLP endpoint, or
@@ -77,7 +85,7 @@ def configure(
 
     Raises:
         AlreadyConfiguredError: It was called before with other arguments.
-        ConfigurationError: An argument or an ``OTEL_*`` variable has a value that is not allowed.
+        ConfigurationError: An argument, an ``OTEL_*`` variable or ``AETHER_PROFILE`` has a value that is not allowed.
     """
     arguments = Arguments(
         service_name=service_name,
@@ -85,6 +93,8 @@ def configure(
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
         metric_interval=metric_interval,
+        health=health,
+        profile=profile,
         logs=logs,
         set_global=set_global,
         directory=Path(directory).absolute(),
@@ -132,6 +142,8 @@ def _forget(telemetry: Telemetry) -> None:
 
 def _build(arguments: Arguments) -> Telemetry:
     """Decide everything first, then make it: what is not allowed sets nothing up."""
+    if arguments.profile is None:
+        policy_from_environment()  # so that a bad value is told here, not in the log of the first run
     declared = _declared(arguments)
     plan = partial(_plan, arguments, declared, datetime.now(UTC))
     traces = plan("traces", arguments.tracer_provider, trace.get_tracer_provider())
@@ -143,6 +155,7 @@ def _build(arguments: Arguments) -> Telemetry:
         telemetry = Telemetry(spans_route, metrics_route, logs_route, _forget)
         if arguments.logs and logs_route is not None:
             _set_up_logs(telemetry, logs_route, set_global=arguments.set_global)
+        _watch(telemetry, arguments)
         undo.pop_all()
     _state.told = _install(spans_route.provider, metrics_route.provider, set_global=arguments.set_global)
     _close_with_process(telemetry)
@@ -179,9 +192,10 @@ class _Plan:
         provider = self.provider
         if self.destinations:
             provider = self._made(arguments)
-            undo.callback(provider.shutdown)
             _state.made.add(provider)
-        return Route(provider, self.destinations, self.file, is_declared=self.is_declared)
+        route = Route(provider, self.destinations, self.file, is_declared=self.is_declared)
+        undo.callback(route.close)
+        return route
 
     def _made(self, arguments: Arguments) -> Any:
         from aetherflow.telemetry import providers
@@ -252,6 +266,16 @@ def _set_up_logs(telemetry: Telemetry, route: Route[_logs.LoggerProvider], *, se
         _logs.set_logger_provider(route.provider)
     # An application that has a provider has its own way to bring the standard library's records there.
     telemetry.on_shutdown(set_up_logs(route.provider, carries_standard=route.is_ours))
+
+
+def _watch(telemetry: Telemetry, arguments: Arguments) -> None:
+    """Put the monitor and the profiles in force until shutdown."""
+    if arguments.health is not False:
+        telemetry.on_shutdown(partial(set_current_monitor, None), last=True)
+        set_current_monitor(current_monitor() if arguments.health is True else arguments.health)
+    if arguments.profile is not None:
+        telemetry.on_shutdown(partial(active.set_profiling, active.profiling), last=True)
+        install(arguments.profile)
 
 
 def _close_with_process(telemetry: Telemetry) -> None:

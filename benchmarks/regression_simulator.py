@@ -203,7 +203,7 @@ def make_pytest_benchmark() -> Judge:
         return {
             number
             for number, (before, after) in enumerate(pairs)
-            if check.fails({"median": after[0]}, {"median": before[-1]})
+            if check.fails({"median": after[-1]}, {"median": before[-1]})
         }
 
     return judge

@@ -9,10 +9,18 @@ from typing import Final
 
 from aetherflow.telemetry.destination import Signal
 
-__all__ = ["DEFAULT_DIRECTORY", "ProcessFile", "latest_file"]
+__all__ = ["DEFAULT_DIRECTORY", "DIRECTORY_VARIABLE", "ProcessFile", "export_directory", "latest_file"]
 
 DEFAULT_DIRECTORY: Final = ".aetherflow"
 """Where the files are, below the working directory."""
+
+DIRECTORY_VARIABLE: Final = "AETHER_EXPORT_DIRECTORY"
+"""The environment variable that names another place."""
+
+
+def export_directory() -> Path:
+    """Return where the files are, unless the program itself says otherwise."""
+    return Path(os.environ.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY)
 
 
 class ProcessFile:

@@ -28,7 +28,7 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry import active, declarative
 from aetherflow.telemetry.arguments import AlreadyConfiguredError, Arguments
 from aetherflow.telemetry.destination import Destination, Exporter, Signal, destinations, is_disabled
-from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, ProcessFile
+from aetherflow.telemetry.export_file import ProcessFile, export_directory
 from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.handle import EXIT_TIMEOUT, Route, Telemetry
 from aetherflow.telemetry.health import HealthMonitor, current_monitor, set_current_monitor
@@ -53,7 +53,7 @@ def configure(
     profile: ProfilePolicy | None = None,
     logs: bool = False,
     set_global: bool = True,
-    directory: str | os.PathLike[str] = DEFAULT_DIRECTORY,
+    directory: str | os.PathLike[str] | None = None,
 ) -> Telemetry:
     """Set up where the spans, metrics and logs of this process go.
 
@@ -78,7 +78,7 @@ def configure(
             ``exporter`` insists, they are exported too.
         set_global: Whether the providers become OpenTelemetry's global ones, where the application has set none;
             else AetherFlow alone uses them.
-        directory: Where files are written.
+        directory: Where files are written; by default ``AETHER_EXPORT_DIRECTORY``, or ``.aetherflow``.
 
     Returns:
         What was set up.
@@ -97,7 +97,7 @@ def configure(
         profile=profile,
         logs=logs,
         set_global=set_global,
-        directory=Path(directory).absolute(),
+        directory=Path(directory or export_directory()).absolute(),
     )
     with _state.lock:
         if _state.current is None or _state.arguments is None:

@@ -68,12 +68,15 @@ class SlidingWindow(View):
     def totals(self) -> dict[Series, Totals]:
         """Fold the store and return what the window holds: only series that recorded something within it."""
         self._store.fold()
-        together = View()
         with self._lock:
             self._forget(self._number())
-            for _, part in self._slices:
-                for series, totals in part.totals().items():
-                    together.add(series, totals)
+            parts = [part for _, part in self._slices]
+            latest = parts.pop().totals() if parts else {}
+        # Slices before the latest never change again: nobody who records waits while they are put together.
+        together = View()
+        for part in (*(part.totals() for part in parts), latest):
+            for series, totals in part.items():
+                together.add(series, totals)
         return together.totals()
 
     def _number(self) -> int:

@@ -1,8 +1,10 @@
 """`HealthMonitor`: how this process does, from what its meters have recorded lately and what else is registered.
 
-monitor = HealthMonitor(window=60.0, p95=0.5, per={"import_*": {"average": 30.0, "p95": 60.0}})
-monitor.add_check("database", lambda: connection.execute("SELECT 1"), timeout=0.5)
-monitor.check().to_dict()
+A monitor, a check of one's own, and what they say::
+
+    monitor = HealthMonitor(window=60.0, p95=0.5, per={"import_*": {"average": 30.0, "p95": 60.0}})
+    monitor.add_check("database", lambda: connection.execute("SELECT 1"), timeout=0.5)
+    monitor.check().to_dict()
 """
 
 from __future__ import annotations

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.text import Text
 
+from aetherflow.analysis.baselines import find_baselines, this_machine
 from aetherflow.analysis.metrics import Job, metric_files, read_jobs
 from aetherflow.analysis.regression import Comparison, compare_jobs
 from aetherflow.analysis.regression_rules import Rules, read_rules
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
 from aetherflow.cli.regression_report import FORMATS, render
 
-__all__ = ["COMMAND", "add_report_arguments", "read_side", "report", "rules_of"]
+__all__ = ["COMMAND", "add_report_arguments", "add_runner_argument", "read_side", "report", "rules_of"]
 
 _STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
@@ -38,7 +39,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fail with exit code 2 where there is no baseline to compare with",
     )
+    add_runner_argument(parser)
     add_report_arguments(parser)
+
+
+def add_runner_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command takes that keeps or finds baselines by machine."""
+    parser.add_argument(
+        "--runner", metavar="CLASS", help="the class of this runner, in kept baselines (default: as the CI system says)"
+    )
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +64,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     candidate = read_side(arguments.candidate, consoles)
     if not candidate:
         raise UsageError(f"there are no metrics in {_listed(arguments.candidate)}; --candidate must hold some")
-    baseline = read_side([path for path in arguments.baseline if path.exists()], consoles)
+    baseline = read_side(list(_baseline_paths(arguments, consoles)), consoles)
     if not baseline:
         told = (
             f"there are no metrics in {_listed(arguments.baseline)}"
@@ -71,6 +80,20 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
             f"on both sides: {', '.join(sorted(both))}; a job is either of the baseline or of the candidate"
         )
     return report(compare_jobs(baseline, candidate, rules), arguments, consoles)
+
+
+def _baseline_paths(arguments: argparse.Namespace, consoles: Consoles) -> Iterator[Path]:
+    """Give the files and folders that are there; of kept baselines the one of this machine."""
+    machine = this_machine(os.environ, runner=arguments.runner)
+    for path in filter(Path.exists, arguments.baseline):
+        kept = {file.machine: file.path for file in find_baselines(path)} if path.is_dir() else {}
+        if not kept:
+            yield path
+        elif machine in kept:
+            yield kept[machine]
+        else:
+            told = f"{path} has no baseline for {machine}; it has some for: {'; '.join(map(str, kept))}"
+            consoles.err.print(Text(told, style="yellow"), soft_wrap=True)
 
 
 def rules_of(arguments: argparse.Namespace) -> Rules:

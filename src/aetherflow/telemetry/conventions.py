@@ -81,6 +81,8 @@ PROFILE_SKIPPED: Final = "aetherflow.profile.skipped"
 # --- attributes of resources -------------------------------------------------------------------------------
 PIPELINE_RUN_ID: Final = "cicd.pipeline.run.id"
 """The CI run that emitted the telemetry, where one is named: the sample that the regression gate compares."""
+VCS_REVISION: Final = "vcs.ref.head.revision"
+"""The commit that ran, in baselines."""
 
 # --- attributes of metrics only ----------------------------------------------------------------------------
 OPERATION_NAME: Final = "aetherflow.operation.name"

@@ -2,6 +2,7 @@
 
 from aetherflow.config import PerformanceConfig, perf_config
 from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError, RemoteError, WorkerLostError
+from aetherflow.engine.streaming import Stream
 from aetherflow.engine.walk import Failure
 from aetherflow.errors import (
     AetherFlowError,
@@ -12,6 +13,7 @@ from aetherflow.errors import (
     NodeTimeoutError,
     NotAStreamError,
     SplitError,
+    StreamError,
 )
 from aetherflow.flow.caching import NodeCache, NotCachedError
 from aetherflow.flow.decorating import node
@@ -68,6 +70,8 @@ __all__ = [
     "RemoteError",
     "RetryPolicy",
     "SplitError",
+    "Stream",
+    "StreamError",
     "Telemetry",
     "WorkerLostError",
     "configure",

@@ -13,6 +13,7 @@ __all__ = [
     "NodeTimeoutError",
     "NotAStreamError",
     "SplitError",
+    "StreamError",
 ]
 
 
@@ -92,3 +93,11 @@ class NotAStreamError(AetherFlowError, TypeError):
             f"flow {flow!r} ends in a {type(output).__name__}, which cannot be streamed; end it with a generator node, "
             f"or use run()"
         )
+
+
+class StreamError(AetherFlowError, RuntimeError):
+    """A stream was used in a way that it does not allow; names the node whose items it has."""
+
+    def __init__(self, node: str, reason: str) -> None:
+        self.node = node
+        super().__init__(f"the stream of node {node!r} {reason}")

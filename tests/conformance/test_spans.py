@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import gc
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -593,7 +595,8 @@ async def numbers_apart(n: int) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("flow", [numbers, numbers_apart], ids=["sync", "async"])
 @pytest.mark.parametrize("awaited", [False, True])
-def test_a_stream_is_never_current_in_its_consumer(seen: Seen, flow: Any, awaited: bool) -> None:
+@pytest.mark.parametrize("buffer", [None, 2])
+def test_a_stream_is_never_current_in_its_consumer(seen: Seen, flow: Any, awaited: bool, buffer: int | None) -> None:
     """What the consumer does between items is not its child; what the generator does is."""
 
     def consume() -> None:
@@ -601,18 +604,120 @@ def test_a_stream_is_never_current_in_its_consumer(seen: Seen, flow: Any, awaite
         source()
 
     async def main() -> None:
-        async for _ in flow.astream({"n": 3}):
+        async for _ in flow.astream({"n": 3}, buffer=buffer):
             consume()
 
     if awaited:
         asyncio.run(main())
     else:
-        for _ in flow.stream({"n": 3}):
+        for _ in flow.stream({"n": 3}, buffer=buffer):
             consume()
     stream = seen.one("numbers")
     assert stream.attributes[names.STREAM_ITEMS] == 3
     assert [span.parent_id for span in seen.named("identity")] == [stream.span_id] * 3
     assert [span.parent_id for span in seen.named("source")] == [None] * 3
+
+
+@node
+def halves(items: Iterator[int]) -> Iterator[int]:
+    for item in items:
+        identity(item)
+        if item % 2 == 0:
+            yield item
+
+
+@node(name="halves")
+async def halves_apart(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    async for item in items:
+        identity(item)
+        if item % 2 == 0:
+            yield item
+
+
+@pytest.mark.parametrize("stage", [halves, halves_apart], ids=["sync", "async"])
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("buffer", [None, 2])
+def test_each_stage_of_a_stream_has_a_span(seen: Seen, stage: Any, awaited: bool, buffer: int | None) -> None:
+    """The stages' spans lie side by side below the run, count their own items, and hold what the stages call."""
+    flow = numbers >> stage >> halves.named("quarters")
+
+    async def main() -> list[int]:
+        return [item async for item in flow.astream({"n": 6}, buffer=buffer)]
+
+    assert (asyncio.run(main()) if awaited else list(flow.stream({"n": 6}, buffer=buffer))) == [0, 2, 4]
+    run = seen.one("run numbers")
+    items = {"numbers": 6, "halves": 3, "quarters": 3}
+    for name, count in items.items():
+        assert seen.one(name).parent_id == run.span_id
+        assert seen.one(name).attributes[names.STREAM_ITEMS] == count
+    calls = Counter(span.parent_id for span in seen.named("identity"))
+    assert calls == {seen.one("numbers").span_id: 6, seen.one("halves").span_id: 6, seen.one("quarters").span_id: 3}
+    assert seen.one("halves").attributes[names.NODE_UPSTREAM] == ("numbers",)
+    assert all(span.end <= run.end for span in seen.all())
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("buffer", [None, 2])
+def test_stages_that_are_closed_early_are_no_errors(seen: Seen, awaited: bool, buffer: int | None) -> None:
+    """They count what they have yielded; the run is over when they are."""
+    flow = numbers >> halves >> halves_apart.named("quarters")
+
+    async def main() -> None:
+        async with aclosing(flow.astream({"n": 1_000}, buffer=buffer)) as items:
+            await anext(items)
+
+    if awaited:
+        asyncio.run(main())
+    else:
+        with flow.stream({"n": 1_000}, buffer=buffer) as items:
+            next(items)
+    for name in ("numbers", "halves", "quarters"):
+        told = seen.one(name)
+        assert (told.attributes[names.STREAM_ITEMS] == 1) if buffer is None else told.attributes[names.STREAM_ITEMS]
+        assert told.status.code == "unset"
+    assert result_of(seen.one("run numbers")) is None
+    assert all(span.end <= seen.one("run numbers").end for span in seen.all())
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("buffer", [None, 2])
+def test_the_error_of_a_stage_is_recorded_there(seen: Seen, awaited: bool, buffer: int | None) -> None:
+    """The stages after it and the run are errors too, without an exception of their own; those before it are not."""
+
+    @node(name="broken")
+    def broken(items: Iterator[int]) -> Iterator[int]:
+        for item in items:
+            if item == 2:
+                raise KeyError("gone")
+            yield item
+
+    flow = numbers >> broken >> halves
+
+    async def main() -> list[int]:
+        return [item async for item in flow.astream({"n": 9}, buffer=buffer)]
+
+    with pytest.raises(KeyError):
+        asyncio.run(main()) if awaited else list(flow.stream({"n": 9}, buffer=buffer))
+    for name, events in {"broken": ["exception"], "halves": [], "run numbers": []}.items():
+        assert events_of(seen.one(name)) == events
+        assert seen.one(name).attributes[names.ERROR_TYPE] == "KeyError"
+    assert seen.one("numbers").status.code == "unset"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_sink_that_stops_early_ends_the_spans_before_its_run(seen: Seen, awaited: bool) -> None:
+    """The streams of a run end within it, where its result does not pull them any more."""
+
+    @node(name="first")
+    def first(items: Iterator[int]) -> int:
+        return next(iter(items))
+
+    flow = numbers >> halves_apart >> first
+    assert (asyncio.run(flow.arun({"n": 9})) if awaited else flow.run({"n": 9})) == 0
+    run = seen.one("run numbers")
+    for name in ("numbers", "halves"):
+        assert seen.one(name).attributes[names.STREAM_ITEMS] == 1
+        assert run.start <= seen.one(name).end <= run.end
 
 
 @pytest.mark.parametrize("awaited", [False, True])

@@ -5,10 +5,10 @@ A line with an ignore is a mistake that both must find: an ignore that is no lon
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, assert_type
 
-from aetherflow import Node, RetryPolicy, node
+from aetherflow import Node, RetryPolicy, Stream, node
 
 
 # --- a function keeps its parameters and its return type ---------------------------------------------------
@@ -102,6 +102,11 @@ async def numbers_apart(count: int) -> AsyncIterator[int]:
 
 assert_type(numbers(3), Iterator[int])
 assert_type(numbers_apart(3), AsyncIterator[int])
+assert_type(numbers.stream({"count": 3}, buffer=8), Stream[int])
+assert_type(numbers_apart.astream({"count": 3}, buffer=8), AsyncGenerator[int, None])
+with numbers_apart.stream({"count": 3}) as stream:
+    assert_type(next(stream), int)
+    assert_type(stream.take(2), list[int])
 for streamed in numbers.stream({"count": 3}):
     assert_type(streamed, int)
 for streamed in numbers_apart.stream({"count": 3}):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from opentelemetry.context import get_current
 from opentelemetry.trace import SpanContext
 
-from aetherflow.engine.graph import Kind
+from aetherflow.engine.feeds import feed_of
+from aetherflow.engine.loops import Home
 from aetherflow.engine.plan import PARTITION, UNSET, CallOp, Slots
-from aetherflow.engine.streaming import AsyncStream, Stream
+from aetherflow.engine.streaming import Stream
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
 from aetherflow.telemetry.observation import Observation, Observer
 
@@ -58,7 +61,14 @@ def told(op: CallOp, slots: Slots) -> dict[str, Any] | None:
     return {**(slots[PARTITION] or {}), NODE_UPSTREAM: tuple(found)} if found else slots[PARTITION]
 
 
-def opened(observer: Observer, op: CallOp, slots: Slots) -> Any:
-    """Return the stream of a generator node; it is observed as it is pulled."""
-    kind = Stream if op.kind is Kind.STREAM else AsyncStream
-    return kind(op.invoke(slots), observer, op.site, told(op, slots), links(op, slots))
+def opened(observer: Observer, op: CallOp, slots: Slots, home: Home | None = None) -> Stream[Any]:
+    """Return the stream of a generator node; it is observed as it is pulled.
+
+    Args:
+        observer: What observes it.
+        op: The node.
+        slots: Where its arguments are.
+        home: The loop that an asynchronous generator is to run on; None for that of the first pull.
+    """
+    observe = partial(observer.begin, op.site, told(op, slots), links(op, slots), get_current())
+    return Stream(feed_of(op.invoke(slots), home), op.task.name, observe)

@@ -10,18 +10,22 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, Final, TypeVar
 
-from aetherflow.engine.pool import lent_thread
+from aetherflow.engine.pool import Outcome, default_pool, lent_thread
 
-__all__ = ["run_coroutine"]
+__all__ = ["Home", "drive", "off_loop", "run_coroutine", "running_loop"]
 
 T = TypeVar("T")
+Loop = asyncio.AbstractEventLoop
+
+GRACE_SECONDS: Final = 1.0
+"""A coroutine whose wait was interrupted has this long to end, and to run its ``finally`` clauses."""
 
 _depth: Final[ContextVar[int]] = ContextVar("aetherflow_loop_depth", default=0)
 _lock = threading.Lock()
-_loops: list[asyncio.AbstractEventLoop] = []
+_loops: list[Loop] = []
 
 
 def _forget() -> None:  # a forked child has the loops, but not the threads that run them
@@ -34,7 +38,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _loop(depth: int) -> asyncio.AbstractEventLoop:
+def _loop(depth: int) -> Loop:
     with _lock:
         while len(_loops) <= depth:
             loop = asyncio.new_event_loop()
@@ -44,37 +48,141 @@ def _loop(depth: int) -> asyncio.AbstractEventLoop:
         return _loops[depth]
 
 
-def _free_depth() -> int:
-    """Return the first depth from the context's on whose loop this thread does not run, and so does not block."""
-    depth = _depth.get()
+def running_loop() -> Loop | None:
+    """Return the loop that this thread runs."""
     try:
-        here = asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return depth
-    return max(depth, _loops.index(here) + 1) if here in _loops else depth
+        return None
 
 
-def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+def _background_loop() -> Loop:
+    """Return the first loop from the context's depth on that this thread does not run, and so does not block."""
+    depth, here = _depth.get(), running_loop()
+    return _loop(max(depth, _loops.index(here) + 1) if here in _loops else depth)
+
+
+def _depth_below(loop: Loop) -> int:
+    """Return the depth of what a coroutine on a loop starts."""
+    return _loops.index(loop) + 1 if loop in _loops else _depth.get()
+
+
+def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, on: Loop | None = None) -> T:
     """Run a coroutine function on a background loop, in the calling context, and wait for its result.
 
     An interruption of the wait, such as Ctrl-C, cancels the coroutine.
+
+    Args:
+        function: What to run.
+        arguments: What to call it with.
+        on: The loop, which another thread runs; None for a background loop.
     """
-    depth = _free_depth()
+    loop = on or _background_loop()
+    depth = _depth_below(loop)
+    over = threading.Event()
 
     async def descend() -> tuple[T | None, BaseException | None]:
-        _depth.set(depth + 1)
+        _depth.set(depth)
         try:
             return await function(*arguments), None
         except (SystemExit, KeyboardInterrupt, StopIteration) as error:
             return None, error  # raised in a task, these would end the loop or be refused by it
+        finally:
+            over.set()
 
-    future = asyncio.run_coroutine_threadsafe(descend(), _loop(depth))
+    future = asyncio.run_coroutine_threadsafe(descend(), loop)
     try:
         with lent_thread():
             value, error = future.result()
     except BaseException:
-        future.cancel()
+        if future.cancel():
+            over.wait(GRACE_SECONDS)
         raise
     if error is not None:
         raise error
     return value  # type: ignore[return-value]  # None only beside an error
+
+
+class Home:
+    """The one loop that something is used on, whoever uses it: that of its first use, unless told before.
+
+    An asynchronous generator and what it holds, such as connections, belong to a loop.
+    """
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: Loop | None = None) -> None:
+        self._loop = loop
+
+    def run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+        """Run a coroutine function there and wait for its result; elsewhere where that would wait for itself."""
+        loop = self._loop
+        if loop is None or loop is running_loop() or not loop.is_running():
+            loop = _background_loop()
+            self._loop = self._loop or loop
+        return run_coroutine(function, *arguments, on=loop)
+
+    def is_here(self) -> bool:
+        """Tell whether it is the running loop; it is from now on, where it was not known before."""
+        here = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = here
+        return self._loop is here
+
+    async def arun(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+        """Run a coroutine function there and await its result."""
+        loop = self._loop
+        if self.is_here() or loop is None or not loop.is_running():
+            return await function(*arguments)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*arguments), loop))
+
+    def begin(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: Any) -> Loop:
+        """Begin a coroutine function there, in the calling context, and return the loop."""
+        loop = self._loop = self._loop or _background_loop()
+        depth = _depth_below(loop)
+
+        async def descend() -> None:
+            _depth.set(depth)
+            await function(*arguments)
+
+        asyncio.run_coroutine_threadsafe(descend(), loop)
+        return loop
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
+    coroutine.close()
+    raise RuntimeError("a coroutine that was to run on the spot suspended")
+
+
+async def off_loop(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function on a thread of the pool, in a copy of the calling context.
+
+    A cancellation takes a call back that no thread has begun; one that runs cannot be stopped and is waited for.
+    """
+    future = default_pool().call(copy_context().run, _outcome_of, function, arguments)
+    waiting = asyncio.wrap_future(future)
+    try:
+        with lent_thread():  # the loop may be one that a node runs on a thread of the pool
+            outcome = await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        if not future.cancel():
+            await asyncio.wait([waiting])
+        raise
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[no-any-return]  # the function's own
+
+
+def _outcome_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+    """Call a function and keep what it raises: an asyncio future would refuse a StopIteration, and never be done."""
+    outcome = Outcome()
+    try:
+        outcome.value = function(*arguments)
+    except BaseException as error:  # noqa: BLE001  # raised where it is awaited
+        outcome.error = error
+    return outcome

@@ -7,9 +7,11 @@ from typing import Any
 
 from opentelemetry.trace import SpanContext
 
+from aetherflow.engine.drivers import AsyncDriver, Driver, SyncDriver
 from aetherflow.engine.linear import run_metered, run_observed, run_traced
+from aetherflow.engine.loops import drive
 from aetherflow.engine.plan import PARTITION, Plan, Slots
-from aetherflow.engine.walk import AsyncDriver, Driver, SyncDriver, drive, walk, walk_within
+from aetherflow.engine.walk import walk, walk_all, within
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import Observation, Observer, new_run_id
 
@@ -24,13 +26,14 @@ class RunInfo:
     context: SpanContext | None = None
 
 
-def run(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
+def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | None = None) -> Any:
     """Run a planned flow on the calling thread and return its last output.
 
     Args:
         plan: The flow.
         slots: The run's slots, inputs and providers filled in.
         info: Takes what the run tells of itself.
+        buffer: The most items that each generator node makes ahead, on a thread of its own; None for none.
     """
     observer = plan.observer()
     if plan.linear:
@@ -38,14 +41,14 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
             return run_metered(plan, slots)
         return _Run(plan, slots, observer, info).linear()
     _resolve_context_local(plan, slots)
-    return drive(_Run(plan, slots, observer, info).walked(SyncDriver(observer)))
+    return drive(_Run(plan, slots, observer, info).walked(SyncDriver(observer, buffer)))
 
 
-async def run_async(plan: Plan, slots: Slots, info: RunInfo | None = None) -> Any:
-    """Run a planned flow on the running event loop and return its last output."""
+async def run_async(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | None = None) -> Any:
+    """Run a planned flow on the running event loop and return its last output; as :func:`run` otherwise."""
     observer = plan.observer()
     _resolve_context_local(plan, slots)
-    return await _Run(plan, slots, observer, info).walked(AsyncDriver(observer))
+    return await _Run(plan, slots, observer, info).walked(AsyncDriver(observer, buffer))
 
 
 def _resolve_context_local(plan: Plan, slots: Slots) -> None:
@@ -87,7 +90,7 @@ class _Run:
             return slots[plan.op.slot]
         if seen.sampled_out:
             driver.observer = self._observer.metering
-        return await walk_within(seen, plan.op, slots, driver)
+        return await within(seen, walk_all(plan.op, slots, driver))
 
     def _begin(self) -> Observation | None:
         """Begin the run's observation; a run of a single node is observed as that node."""

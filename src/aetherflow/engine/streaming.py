@@ -1,185 +1,274 @@
 """Generators as results: one span from the first pull to the end, never current across a ``yield``.
 
-A span that stayed current while a generator is suspended would be current in the consumer's code too. So each step
+A span that stayed current while a generator is suspended would be current in the consumer's code too. So each pull
 makes it current, takes an item, and lets go of it before handing the item out.
+
+A stream is for synchronous and asynchronous code alike. Its :class:`Feed` makes the items in either world; what is
+left to do around a pull or a close is one coroutine, which synchronous code drives and asynchronous code awaits.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from enum import Enum, auto
+from itertools import islice
+from traceback import format_exception_only
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar, cast
 
-from opentelemetry.context import get_current
-from opentelemetry.trace import SpanContext
-
-from aetherflow.engine.loops import run_coroutine
+from aetherflow.engine.feeds import Feed, feed_of
+from aetherflow.engine.loops import drive, off_loop
+from aetherflow.errors import StreamError
 from aetherflow.telemetry.conventions import STREAM_ITEMS
-from aetherflow.telemetry.observation import Observation, Observer, Site
+from aetherflow.telemetry.observation import Observation, mark_handled
 
-__all__ = ["AsyncStream", "Stream"]
+__all__ = ["Stream", "close_all", "stream_over"]
 
+T_co = TypeVar("T_co", covariant=True)
 Ended = Callable[[BaseException | None], None]
 
 
-class _Observed:
-    """What both kinds of stream share: the observation and who wants to know of its end."""
+class _State(Enum):
+    NEW = auto()  # never pulled
+    IDLE = auto()
+    PULLED = auto()  # someone takes an item now
+    CLOSING = auto()
+    OVER = auto()  # exhausted, failed, or closed by its reader
+    CUT = auto()  # closed with its run
 
-    __slots__ = ("_ended", "_extra", "_items", "_links", "_observer", "_parent", "_seen", "_site", "closed")
 
-    def __init__(
-        self, observer: Observer, site: Site, extra: Mapping[str, Any] | None, links: Sequence[SpanContext]
-    ) -> None:
-        self._observer = observer
-        self._site = site
-        self._extra = extra
-        self._links = links
-        self._parent = get_current()
-        self._seen: Observation | None = None
+_IDLE: Final = _State.IDLE  # what each pull looks at
+_PULLED: Final = _State.PULLED
+
+
+class Stream(Iterator[T_co], AsyncIterator[T_co]):
+    """The items of a generator node, pulled one by one; a context manager that closes it.
+
+    Iterate over it with ``for`` or ``async for``, whichever kind the node is. It has one reader: what one branch of a
+    flow has taken, another does not see.
+
+    Made by flows, not directly.
+
+    Args:
+        feed: What makes the items.
+        node: The node's name.
+        observe: Begins to observe it, at the first pull; None where nobody does.
+    """
+
+    __slots__ = (
+        "_apull",
+        "_ended",
+        "_enter",
+        "_items",
+        "_leave",
+        "_observe",
+        "_pull",
+        "_seen",
+        "_state",
+        "_upstream",
+        "feed",
+        "node",
+    )
+
+    def __init__(self, feed: Feed, node: str, observe: Callable[[], Observation] | None = None) -> None:
+        self.node = node
+        self.feed = feed
+        self._pull = feed.pull
+        self._apull = feed.apull
+        self._state = _State.NEW
         self._items = 0
         self._ended: list[Ended] = []
-        self.closed = False
+        self._upstream: Sequence[Stream[Any]] = ()
+        self._observe = observe
+        self._seen: Observation | None = None
+        self._enter: Callable[[], object] | None = None
+        self._leave: Callable[[Any], object]
+
+    # --- by whoever runs the flow ----------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there may be more items."""
+        return self._state in (_State.NEW, _State.IDLE, _State.PULLED)
 
     def on_end(self, ended: Ended) -> None:
         """Have ``ended`` called once, with the error if there was one, when the stream is exhausted or closed."""
         self._ended.append(ended)
 
-    def _step(self) -> tuple[Observation, object]:
-        if self._seen is None:
-            self._seen = self._observer.begin(self._site, self._extra, self._links, self._parent)
-        return self._seen, self._seen.enter()
+    def close_after(self, upstream: Sequence[Stream[Any]]) -> None:
+        """Have other streams, which it may pull, closed when it is over."""
+        self._upstream = upstream
 
-    def _end(self, error: BaseException | None = None) -> None:
-        if self.closed:
-            return
-        self.closed = True
-        if self._seen is not None:
-            self._seen.set(STREAM_ITEMS, self._items)
-            self._seen.end(error)
-        for ended in reversed(self._ended):
-            ended(error)
-
-
-class Stream(_Observed, Iterator[Any]):
-    """The items of a generator node; also a context manager that closes it."""
-
-    __slots__ = ("_generator",)
-
-    def __init__(
-        self,
-        generator: Generator[Any, Any, Any],
-        observer: Observer,
-        site: Site,
-        extra: Mapping[str, Any] | None = None,
-        links: Sequence[SpanContext] = (),
-    ) -> None:
-        super().__init__(observer, site, extra, links)
-        self._generator = generator
+    # --- pulling -----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
-        if self.closed:
-            raise StopIteration
-        seen, token = self._step()
+    def __aiter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T_co:
+        if self._state is not _IDLE:
+            self._ready(StopIteration)
+        self._state = _PULLED
         try:
-            item = next(self._generator)
-        except StopIteration:
-            self._end()
-            raise
+            if (enter := self._enter) is None:
+                item = self._pull()
+            else:
+                token = enter()
+                try:
+                    item = self._pull()
+                finally:
+                    self._leave(token)
         except BaseException as error:
-            self._end(error)
+            drive(self._end(error, awaiting=False))
             raise
-        finally:
-            seen.leave(token)
+        self._state = _IDLE
         self._items += 1
-        return item
+        return cast("T_co", item)
+
+    async def __anext__(self) -> T_co:
+        if self._state is not _IDLE:
+            self._ready(StopAsyncIteration)
+        self._state = _PULLED
+        try:
+            if (enter := self._enter) is None:
+                item = await self._apull()
+            else:
+                token = enter()
+                try:
+                    item = await self._apull()
+                finally:
+                    self._leave(token)
+        except BaseException as error:
+            await self._end(error, awaiting=True)
+            raise
+        self._state = _IDLE
+        self._items += 1
+        return cast("T_co", item)
+
+    def take(self, count: int) -> list[T_co]:
+        """Pull so many items, fewer where there are no more, with at most one detour over an event loop."""
+        home = self.feed.home
+        return list(islice(self, count)) if home is None else home.run(self._collect, count)
+
+    async def atake(self, count: int) -> list[T_co]:
+        """Pull so many items, fewer where there are no more, with at most one detour over a thread."""
+        if self.feed.awaits:
+            return await self._collect(count)
+        return await off_loop(list, islice(self, count))
+
+    async def _collect(self, count: int) -> list[T_co]:
+        found: list[T_co] = []
+        if count:
+            async for item in self:
+                found.append(item)
+                if len(found) == count:
+                    break
+        return found
+
+    def _ready(self, ended: type[BaseException]) -> None:
+        """Begin with the first pull; refuse one that cannot be, with ``ended`` where there are no more items."""
+        match self._state:
+            case _State.NEW:
+                self._begin()
+            case _State.PULLED:
+                raise StreamError(self.node, "is being pulled already; allowed: one reader at a time")
+            case _State.CLOSING:
+                raise GeneratorExit
+            case _State.CUT:
+                raise StreamError(self.node, "was closed with its run; to keep it, end the flow with it")
+            case _:
+                raise ended
+
+    def _begin(self) -> None:
+        if self._observe is None:
+            return
+        seen = self._seen = self._observe()
+        if type(seen).enter is not Observation.enter:  # which does nothing
+            self._enter, self._leave = seen.enter, seen.leave
+
+    async def _end(self, error: BaseException, *, awaiting: bool) -> None:
+        """End with what a pull raised."""
+        if isinstance(error, GeneratorExit):  # it is being closed, and whoever does that ends it
+            self._state = _IDLE if self._state is _PULLED else self._state
+            return
+        self._state = _State.OVER
+        failure = None if isinstance(error, StopIteration | StopAsyncIteration) else error
+        if failure is not None:
+            try:  # a pull that was interrupted leaves what makes the items where it is
+                await self._close_feed(awaiting=awaiting)
+            except Exception as another:  # noqa: BLE001  # told with the first one
+                _tell_too(failure, another)
+        await self._settle(failure, awaiting=awaiting)
+
+    # --- closing -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the generator, so that its ``finally`` clauses run, and end the span."""
-        if self.closed:
+        """Take no more items: have the ``finally`` clauses run, in this stage and those before it, and end the spans.
+
+        Where stages run on threads of their own, those are waited for.
+        """
+        drive(self._close(awaiting=False))
+
+    async def aclose(self) -> None:
+        """Do what :meth:`close` does, without blocking the event loop."""
+        await self._close(awaiting=True)
+
+    async def _close(self, *, awaiting: bool, cut: bool = False) -> None:
+        if self._state is _PULLED and not (self.feed.home is None and self.feed.awaits):
+            self._ready(StopIteration)
+        if not self.is_open:
             return
-        if self._seen is None:
-            self._generator.close()
-            self._end()
-            return
-        token = self._seen.enter()
+        self._state = _State.CLOSING
+        token = None if self._enter is None else self._enter()
+        failure: BaseException | None = None
         try:
-            self._generator.close()
-        except BaseException as error:
-            self._end(error)
-            raise
-        else:
-            self._end()
+            await self._close_feed(awaiting=awaiting)
+        except BaseException as error:  # noqa: BLE001  # raised below, when all is closed
+            failure = error
         finally:
-            self._seen.leave(token)
+            if self._enter is not None:
+                self._leave(token)
+        self._state = _State.CUT if cut else _State.OVER
+        await self._settle(failure, awaiting=awaiting)
+        if failure is not None:
+            raise failure
+
+    async def _close_feed(self, *, awaiting: bool) -> None:
+        for stream in (self, *reversed(self._upstream)):  # first, since what makes the items may wait for one of those
+            stream.feed.cancel()
+        await self.feed.aclose() if awaiting else self.feed.close()
+
+    async def _settle(self, failure: BaseException | None, *, awaiting: bool) -> None:
+        """End the span, close what was pulled, and tell whoever wants to know of the end."""
+        self._end_span(failure)
+        upstream, self._upstream = self._upstream, ()
+        closing = None
+        try:
+            await close_all(upstream, awaiting=awaiting, failure=failure)
+        except BaseException as error:
+            closing = error
+            raise
+        finally:
+            self._tell(failure or closing)
+
+    def _end_span(self, failure: BaseException | None) -> None:
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            seen.set(STREAM_ITEMS, self._items)
+            seen.end_apart(failure)
+
+    def _tell(self, failure: BaseException | None) -> None:
+        callbacks, self._ended = self._ended, []
+        for ended in callbacks:
+            ended(failure)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not self.closed:
-            self.close()
-
-
-class AsyncStream(_Observed, AsyncIterator[Any]):
-    """The items of an async generator node; synchronous code may iterate it too, on a background loop."""
-
-    __slots__ = ("_generator",)
-
-    def __init__(
-        self,
-        generator: AsyncGenerator[Any, Any],
-        observer: Observer,
-        site: Site,
-        extra: Mapping[str, Any] | None = None,
-        links: Sequence[SpanContext] = (),
-    ) -> None:
-        super().__init__(observer, site, extra, links)
-        self._generator = generator
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        if self.closed:
-            raise StopAsyncIteration
-        seen, token = self._step()
-        try:
-            item = await anext(self._generator)
-        except StopAsyncIteration:
-            self._end()
-            raise
-        except BaseException as error:
-            self._end(error)
-            raise
-        finally:
-            seen.leave(token)
-        self._items += 1
-        return item
-
-    async def aclose(self) -> None:
-        """Close the generator, so that its ``finally`` clauses run, and end the span."""
-        if self.closed:
-            return
-        if self._seen is None:
-            await self._generator.aclose()
-            self._end()
-            return
-        token = self._seen.enter()
-        try:
-            await self._generator.aclose()
-        except BaseException as error:
-            self._end(error)
-            raise
-        else:
-            self._end()
-        finally:
-            self._seen.leave(token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,15 +279,59 @@ class AsyncStream(_Observed, AsyncIterator[Any]):
         await self.aclose()
 
     def __del__(self) -> None:
-        self._end()  # left alone: the loop that it ran on closes the generator itself
-
-    def __iter__(self) -> Iterator[Any]:
+        if not self.is_open:
+            return
+        self._state = _State.OVER
+        for stream in reversed(self._upstream):
+            stream.feed.cancel()
         try:
-            while True:
-                try:
-                    item = run_coroutine(self.__anext__)
-                except StopAsyncIteration:
-                    return
-                yield item
+            token = None if self._enter is None else self._enter()
+            try:
+                self.feed.drop()
+            finally:
+                if self._enter is not None:
+                    self._leave(token)
         finally:
-            run_coroutine(self.aclose)
+            self._end_span(None)
+            self._tell(None)
+
+
+def stream_over(items: Iterable[Any] | AsyncIterable[Any], node: str) -> Stream[Any]:
+    """Return an iterable's items as a stream that nobody observes; of a stream, the stream itself.
+
+    Args:
+        items: What to iterate over.
+        node: Whose output it is.
+    """
+    return items if isinstance(items, Stream) else Stream(feed_of(items), node)
+
+
+async def close_all(streams: Sequence[Stream[Any]], *, awaiting: bool, failure: BaseException | None = None) -> None:
+    """Close the streams of a run, the last one first, whatever each of them raises.
+
+    Args:
+        streams: In the order in which they were opened.
+        awaiting: Whether to await, or to block.
+        failure: The error that this is done for; it is told of what closing raises, which is raised otherwise.
+    """
+    errors: list[Exception] = []
+    for stream in reversed(streams):
+        if stream.is_open:
+            stream.feed.cancel()
+    for stream in reversed(streams):
+        try:
+            await stream._close(awaiting=awaiting, cut=True)
+        except Exception as error:  # noqa: BLE001  # raised below, when all are closed
+            errors.append(error)
+    if failure is not None:
+        for another in errors:
+            _tell_too(failure, another)
+    elif len(errors) == 1:
+        raise errors[0]
+    elif errors:
+        raise mark_handled(ExceptionGroup(f"{len(errors)} streams failed to close", errors), errors)
+
+
+def _tell_too(failure: BaseException, another: BaseException) -> None:
+    told = format_exception_only(another)[0].strip()  # without the notes
+    failure.add_note(f"aetherflow: closing its streams failed too: {told}")

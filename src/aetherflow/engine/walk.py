@@ -6,19 +6,13 @@ There is no second walker.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from aetherflow.engine import pool
-from aetherflow.engine.backends.dispatch import Submission
-from aetherflow.engine.backends.worker import is_worker
-from aetherflow.engine.execution import contexts, links, observed, observed_async, opened, told
-from aetherflow.engine.graph import Kind
-from aetherflow.engine.loops import run_coroutine
+from aetherflow.engine.drivers import Driver
+from aetherflow.engine.execution import contexts
 from aetherflow.engine.plan import (
     PARTITION,
     UNSET,
@@ -33,22 +27,12 @@ from aetherflow.engine.plan import (
     SubOp,
 )
 from aetherflow.engine.pool import Outcome
-from aetherflow.engine.streaming import AsyncStream, Stream
+from aetherflow.engine.streaming import Stream
 from aetherflow.errors import BranchError, SplitError
 from aetherflow.telemetry.conventions import BATCH_COUNT, BATCH_INDEX, BATCH_SIZE, RUN_ID
-from aetherflow.telemetry.observation import Observation, Observer, mark_handled, new_run_id
+from aetherflow.telemetry.observation import Observation, mark_handled, new_run_id
 
-__all__ = [
-    "AsyncDriver",
-    "Driver",
-    "Failure",
-    "SyncDriver",
-    "drive",
-    "walk",
-    "walk_within",
-]
-
-T = TypeVar("T")
+__all__ = ["Failure", "walk", "walk_all", "within"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,146 +41,6 @@ class Failure:
 
     node: str
     exception: BaseException
-
-
-class Driver(Protocol):
-    """How a walk executes nodes and branches: by blocking, or by awaiting."""
-
-    observer: Observer
-
-    async def call(self, op: CallOp, slots: Slots) -> Any:
-        """Execute a node and return its result."""
-        ...
-
-    async def side_by_side(
-        self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
-    ) -> list[Outcome]:
-        """Walk branches at once, at most ``limit``, and wait for all that began."""
-        ...
-
-
-def _sent(observer: Observer, op: CallOp, slots: Slots) -> Submission:
-    return Submission(observer, op, slots, told(op, slots), links(op, slots))
-
-
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never suspends and return its result."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # StopIteration.value is untyped
-    coroutine.close()
-    raise RuntimeError("a synchronous walk suspended")
-
-
-class SyncDriver:
-    """Executes on the calling thread, with company from the pool; asynchronous nodes on a background loop."""
-
-    __slots__ = ("observer",)
-
-    def __init__(self, observer: Observer) -> None:
-        self.observer = observer
-
-    async def call(self, op: CallOp, slots: Slots) -> Any:
-        """Execute a node and return its result."""
-        if op.executor is not None and not is_worker():
-            return _sent(self.observer, op, slots).wait()
-        if op.kind is Kind.SYNC:
-            return observed(self.observer, op, slots)
-        if op.kind is Kind.ASYNC:
-            return run_coroutine(observed_async, self.observer, op, slots)
-        return opened(self.observer, op, slots)
-
-    async def side_by_side(
-        self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
-    ) -> list[Outcome]:
-        """Walk branches on the calling thread, with company from the pool."""
-        calls = [partial(_drive_new, make) for make in work]
-        return pool.side_by_side(calls, limit, stop_on_error=stop_on_error)
-
-
-def _drive_new(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    return drive(make())
-
-
-class AsyncDriver:
-    """Awaits asynchronous nodes; moves synchronous ones off the loop, to the pool."""
-
-    __slots__ = ("observer",)
-
-    def __init__(self, observer: Observer) -> None:
-        self.observer = observer
-
-    async def call(self, op: CallOp, slots: Slots) -> Any:
-        """Execute a node and return its result."""
-        if op.executor is not None and not is_worker():
-            return await _sent(self.observer, op, slots).arrival(off_loop)
-        if op.kind is Kind.SYNC:
-            return await off_loop(observed, self.observer, op, slots)
-        if op.kind is Kind.ASYNC:
-            return await observed_async(self.observer, op, slots)
-        return opened(self.observer, op, slots)
-
-    async def side_by_side(
-        self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
-    ) -> list[Outcome]:
-        """Walk branches as tasks of the running loop."""
-        outcomes = [Outcome() for _ in work]
-        todo = iter(range(len(work)))
-        stopped = False
-
-        async def worker() -> None:
-            nonlocal stopped
-            for index in todo:
-                if stopped:
-                    return
-                try:
-                    outcomes[index].value = await asyncio.create_task(work[index](), context=copy_context())
-                    outcomes[index].done = True
-                except (Exception, asyncio.CancelledError) as error:  # handed on to the flow
-                    if _is_cancelled():
-                        raise
-                    outcomes[index].error = error
-                    stopped = stopped or stop_on_error or not isinstance(error, Exception)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(work), limit or len(work))):
-                group.create_task(worker())
-        return outcomes
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def off_loop(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function on a thread of the pool, in a copy of the calling context.
-
-    A cancellation takes a call back that no thread has begun; one that runs cannot be stopped and is waited for.
-    """
-    future = pool.default_pool().call(copy_context().run, _outcome_of, function, arguments)
-    waiting = asyncio.wrap_future(future)
-    try:
-        with pool.lent_thread():  # the loop may be one that a node runs on a thread of the pool
-            outcome = await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        if not future.cancel():
-            await asyncio.wait([waiting])
-        raise
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value  # type: ignore[no-any-return]  # the function's own
-
-
-def _outcome_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
-    """Call a function and keep what it raises: an asyncio future would refuse a StopIteration, and never be done."""
-    outcome = Outcome()
-    try:
-        outcome.value = function(*arguments)
-    except BaseException as error:  # noqa: BLE001  # raised where it is awaited
-        outcome.error = error
-    return outcome
 
 
 async def walk(op: Op, slots: Slots, driver: Driver) -> None:
@@ -325,11 +169,30 @@ async def _sub(op: SubOp, slots: Slots, driver: Driver) -> None:
     seen = driver.observer.begin(op.site, {RUN_ID: new_run_id()})
     if op.span_slot is not None:
         slots[op.span_slot] = seen.context
-    slots[op.slot] = await walk_within(seen, op.op, slots, driver)
+    slots[op.slot] = await within(seen, _result_of(op.op, slots, driver))
 
 
-async def walk_within(seen: Observation, op: Op, slots: Slots, driver: Driver) -> Any:
-    """Carry an operation out within a run's observation, which ends with it, and return its result.
+async def _result_of(op: Op, slots: Slots, driver: Driver) -> Any:
+    await walk(op, slots, driver)
+    return slots[op.slot]
+
+
+async def walk_all(op: Op, slots: Slots, driver: Driver) -> Any:
+    """Carry out what a run does and return its result; streams that nothing is left to pull end with it."""
+    try:
+        await walk(op, slots, driver)
+    except GeneratorExit:  # thrown away unfinished: nothing can be awaited any more
+        raise
+    except BaseException as error:
+        await driver.finish(failure=error)
+        raise
+    result = slots[op.slot]
+    await driver.finish(result)
+    return result
+
+
+async def within(seen: Observation, work: Coroutine[Any, Any, Any]) -> Any:
+    """Await work within a run's observation, which ends with it, and return its result.
 
     A result that is a stream keeps the observation open until the stream ends.
     """
@@ -337,9 +200,8 @@ async def walk_within(seen: Observation, op: Op, slots: Slots, driver: Driver) -
     error: BaseException | None = None
     handed_over = False
     try:
-        await walk(op, slots, driver)
-        value = slots[op.slot]
-        if isinstance(value, Stream | AsyncStream):
+        value = await work
+        if isinstance(value, Stream) and value.is_open:
             value.on_end(seen.end_apart)
             handed_over = True
         return value

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Hashable,
     Iterable,
@@ -32,6 +32,7 @@ from aetherflow.engine.graph import (
     is_parallel,
     tasks,
 )
+from aetherflow.engine.streaming import Stream
 from aetherflow.errors import CompositionError
 from aetherflow.flow import drawing
 from aetherflow.flow.caching import NodeCache, NotCachedError
@@ -163,17 +164,34 @@ class Node(Generic[P, R_co, T_co]):
         self: Node[..., Any, Iterable[S] | AsyncIterable[S]],
         inputs: Mapping[str, Any] | object | None = None,
         context: AnyContext | None = None,
-    ) -> Iterator[S]:
-        """Run it and iterate over the items of the generator at its end; the run lasts as long."""
-        return self._runner.stream(inputs, context)
+        *,
+        buffer: int | None = None,
+    ) -> Stream[S]:
+        """Run it and iterate over the items of the generator at its end; the run lasts as long.
+
+        Each item is pulled through all generator nodes of the flow, and made when it is pulled. Leaving the block of
+        ``with flow.stream(…) as items`` early closes each of them, so that their ``finally`` clauses run.
+
+        Args:
+            inputs: As for :meth:`run`.
+            context: As for :meth:`run`.
+            buffer: The most items that each generator node makes ahead, on a thread of its own.
+        """
+        return self._runner.stream(inputs, context, buffer)
 
     def astream(
         self: Node[..., Any, Iterable[S] | AsyncIterable[S]],
         inputs: Mapping[str, Any] | object | None = None,
         context: AnyContext | None = None,
-    ) -> AsyncIterator[S]:
-        """Run it on the running event loop; as :meth:`stream` otherwise."""
-        return self._runner.astream(inputs, context)
+        *,
+        buffer: int | None = None,
+    ) -> AsyncGenerator[S, None]:
+        """Run it on the running event loop; as :meth:`stream` otherwise.
+
+        With ``buffer``, asynchronous generators are tasks of the loop in place of threads. To end it early, close it
+        (``contextlib.aclosing``), as any asynchronous generator.
+        """
+        return self._runner.astream(inputs, context, buffer)
 
     def run_many(
         self,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from aetherflow.engine import run as engine
+from aetherflow.engine.drivers import AsyncDriver, SyncDriver
 from aetherflow.engine.execution import observed, observed_async, opened
 from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
-from aetherflow.engine.loops import run_coroutine
+from aetherflow.engine.loops import drive, run_coroutine
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.run import RunInfo
-from aetherflow.engine.streaming import AsyncStream, Stream
-from aetherflow.engine.walk import AsyncDriver, SyncDriver, drive, off_loop
+from aetherflow.engine.streaming import Stream, stream_over
 from aetherflow.errors import ConfigurationError, NotAStreamError
 from aetherflow.flow.injecting import nature_of
 from aetherflow.flow.planning import plan
@@ -154,28 +154,19 @@ class Runner:
         output = await engine.run_async(found, slots, info)
         return _flow_run(found, slots, info, output, time.perf_counter() - started)
 
-    def stream(self, inputs: Any, context: AnyContext | None) -> Iterator[Any]:
-        """Run on the calling thread and iterate over the stream at the end."""
-        output = self.run(inputs, context)
-        if isinstance(output, Stream):
-            return output
-        return iter(_iterable(self._name, output))
+    def stream(self, inputs: Any, context: AnyContext | None, buffer: int | None) -> Stream[Any]:
+        """Run on the calling thread and return the stream at the end."""
+        _check_buffer("stream", buffer)
+        found, slots = self._ready(inputs, context)
+        return _streamed(self._name, engine.run(found, slots, buffer=buffer))
 
-    async def astream(self, inputs: Any, context: AnyContext | None) -> AsyncIterator[Any]:
+    async def astream(self, inputs: Any, context: AnyContext | None, buffer: int | None) -> AsyncGenerator[Any, None]:
         """Run on the running event loop and iterate over the stream at the end."""
-        output = await self.arun(inputs, context)
-        if isinstance(output, AsyncStream):
-            async with output:
-                async for item in output:
-                    yield item
-            return
-        items = iter(_iterable(self._name, output))
-        try:
-            while (item := await off_loop(next, items, UNSET)) is not UNSET:
+        _check_buffer("astream", buffer)
+        found, slots = await self._ready_async(inputs, context)
+        async with _streamed(self._name, await engine.run_async(found, slots, buffer=buffer)) as items:
+            async for item in items:
                 yield item
-        finally:
-            if isinstance(items, Stream):
-                await off_loop(items.close)
 
     # --- calls ---------------------------------------------------------------------------------------------
 
@@ -222,9 +213,14 @@ def _direct_call(name: str, step: Call) -> CallOp:
     return op
 
 
-def _iterable(flow: str, output: Any) -> Iterable[Any]:
-    if isinstance(output, Iterable) and not isinstance(output, str | bytes | Mapping):
-        return output
+def _check_buffer(method: str, buffer: object) -> None:
+    if buffer is not None and (isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1):
+        raise ConfigurationError(f"{method}(buffer={buffer!r}): allowed is a whole number from 1, or None")
+
+
+def _streamed(flow: str, output: Any) -> Stream[Any]:
+    if isinstance(output, Iterable | AsyncIterable) and not isinstance(output, str | bytes | Mapping):
+        return stream_over(output, flow)
     raise NotAStreamError(flow, output)
 
 

@@ -1,0 +1,326 @@
+"""Streams whose items are made ahead: each stage on a thread of its own, a bounded number of items between two.
+
+Between two stages is a channel with one sender and one receiver, each a thread or a task. A stage that is asynchronous
+is a task of its loop in place of a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from aetherflow.engine.loops import running_loop
+from aetherflow.engine.streaming import Stream
+from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter, Waiter
+
+__all__ = ["Channel", "buffered"]
+
+W = TypeVar("W", bound=Waiter[Any])
+
+EXIT_SECONDS: Final = 2.0
+"""So long the process waits, when it leaves, for stages to run their ``finally`` clauses."""
+
+
+class _End:
+    """What a channel gives in place of an item once there are no more."""
+
+
+class Channel:
+    """Items on their way from one sender to one receiver, a bounded number at a time.
+
+    Args:
+        size: The most items that have been sent and not been received.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: deque[Any] = deque()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._sender: Waiter[None] | None = None
+        self._receiver: Waiter[None] | None = None
+        self._lock = threading.RLock()  # reentrant, for the garbage collector, which may cut it on any thread
+        self.is_cut = False
+
+    def send(self, item: object) -> bool:
+        """Send an item, once there is room; tell whether anybody receives it."""
+        while (waiter := self._offer(item, ThreadWaiter[None])) is not None:
+            waiter.wait(None)
+        return not self.is_cut
+
+    async def asend(self, item: object) -> bool:
+        """Do what :meth:`send` does, waiting without blocking the event loop."""
+        while (waiter := self._offer(item, TaskWaiter[None])) is not None:
+            await waiter.wait(None)
+        return not self.is_cut
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Say that there are no more items, and of what error that is so."""
+        with self._lock:
+            self._ended, self._error = True, error
+            self._wake_receiver()
+
+    def receive(self) -> Any:
+        """Take the next item, once there is one.
+
+        Raises:
+            StopIteration: There are no more.
+            BaseException: What the sender ended with.
+            GeneratorExit: It is cut.
+        """
+        while (found := self._take(ThreadWaiter)).__class__ is ThreadWaiter:
+            found.wait(None)
+        if found is _End:
+            raise StopIteration
+        return found
+
+    async def areceive(self) -> Any:
+        """Do what :meth:`receive` does, waiting without blocking the event loop; ``StopAsyncIteration`` at the end."""
+        try:
+            while (found := self._take(TaskWaiter)).__class__ is TaskWaiter:
+                await found.wait(None)
+        except GeneratorExit:
+            _Task.told()
+            raise
+        if found is _End:
+            raise StopAsyncIteration
+        return found
+
+    def cut(self) -> None:
+        """Have both sides stop: nothing more is sent or received."""
+        with self._lock:
+            self.is_cut = True
+            self._items.clear()
+            self._wake_sender()
+            self._wake_receiver()
+
+    def _offer(self, item: object, waiter_type: Callable[[float], W]) -> W | None:
+        with self._lock:
+            if self.is_cut:
+                return None
+            if len(self._items) < self._size:
+                self._items.append(item)
+                self._wake_receiver()
+                return None
+            waiter = waiter_type(0.0)
+            self._sender = waiter
+            return waiter
+
+    def _take(self, waiter_type: Callable[[float], Waiter[Any]]) -> Any:
+        """Take the next item, or the end, or a waiter to wait with before trying again."""
+        with self._lock:
+            if self.is_cut:
+                raise GeneratorExit
+            if self._items:
+                item = self._items.popleft()
+                if len(self._items) <= self._size // 2:  # later than at once: fewer switches between threads
+                    self._wake_sender()
+                return item
+            if self._ended:
+                error, self._error = self._error, None
+                if error is not None:
+                    raise error
+                return _End
+            self._receiver = waiter_type(0.0)
+            return self._receiver
+
+    def _wake_sender(self) -> None:
+        waiter, self._sender = self._sender, None
+        if waiter is not None:
+            waiter.wake()
+
+    def _wake_receiver(self) -> None:
+        waiter, self._receiver = self._receiver, None
+        if waiter is not None:
+            waiter.wake()
+
+
+class _BufferFeed:
+    """Another stream's items, which a thread, or a task of its loop, pulls ahead."""
+
+    __slots__ = ("_cancel", "_channel", "_context", "_done", "_loop", "_stream")
+
+    home = None
+    awaits = True
+
+    def __init__(self, stream: Stream[Any], size: int) -> None:
+        self._stream = stream
+        self._channel = Channel(size)
+        self._context: Context = copy_context()
+        self._done: Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cancel: Callable[[], object] = self._channel.cut
+
+    def pull(self) -> Any:
+        if self._done is None:
+            self._start()
+        return self._channel.receive()
+
+    async def apull(self) -> Any:
+        if self._done is None:
+            self._start()
+        return await self._channel.areceive()
+
+    def _start(self) -> None:
+        done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # so that a cancelled wait for it leaves it alone
+        pump = (self._stream, self._channel, done)
+        home = self._stream.feed.home
+        if home is None:
+            name = f"aetherflow-stream-{self._stream.node}"
+            threading.Thread(target=self._context.run, args=(_pump, *pump), name=name, daemon=True).start()
+        else:
+            task = _Task()
+            self._loop = self._context.run(home.begin, _apump, *pump, task)
+            self._cancel = partial(task.cancel, self._channel, self._loop)
+        self._done = done
+        _under_way[done] = self._cancel
+        done.add_done_callback(_under_way.pop)
+
+    def cancel(self) -> None:
+        self._cancel()
+
+    def drop(self) -> None:
+        self._cancel()
+
+    def close(self) -> None:
+        self._cancel()
+        if self._done is None:
+            self._stream.close()
+        elif self._loop is None or self._loop is not running_loop():  # which would wait for itself
+            self._done.result()
+
+    async def aclose(self) -> None:
+        self._cancel()
+        if self._done is None:
+            await self._stream.aclose()
+        else:
+            await asyncio.wrap_future(self._done)
+
+
+class _Task:
+    """The task of a pump, as long as it pulls: a context manager around that."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        _pumping.set(self)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._task = None
+
+    def cancel(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+        """Cut its channel, and cancel it where it waits for anything else."""
+        channel.cut()
+        with suppress(RuntimeError):  # the loop is closed, and all its tasks with it
+            loop.call_soon_threadsafe(self._cancel)
+
+    @staticmethod
+    def told() -> None:
+        """Do not cancel the current task any more: it has learnt another way, and is closing already."""
+        pumping = _pumping.get()
+        if pumping is not None and pumping._task is asyncio.current_task():
+            pumping._task = None
+
+    def _cancel(self) -> None:
+        task, self._task = self._task, None  # once: a second time would hit what closes the stream
+        if task is not None:
+            task.cancel()
+
+
+_pumping: Final[ContextVar[_Task | None]] = ContextVar("aetherflow_pumping", default=None)
+
+
+def _pump(stream: Stream[Any], channel: Channel, done: Future[None]) -> None:
+    """Send a stream's items until it ends, or nobody receives them."""
+    error: BaseException | None = None
+    try:
+        for item in stream:
+            if not channel.send(item):
+                break
+    except BaseException as raised:  # noqa: BLE001  # handed on
+        error = raised
+    _end(channel, error)
+    try:
+        stream.close()
+    except BaseException as raised:  # noqa: BLE001  # handed on
+        error = raised
+    _finish(done, error)
+
+
+async def _apump(stream: Stream[Any], channel: Channel, done: Future[None], task: _Task) -> None:
+    error: BaseException | None = None
+    try:
+        with task:
+            while not channel.is_cut:
+                if not await channel.asend(await anext(stream)):
+                    break
+    except BaseException as raised:  # noqa: BLE001  # handed on
+        error = raised
+    _end(channel, error)
+    try:
+        await stream.aclose()
+    except BaseException as raised:  # noqa: BLE001  # handed on
+        error = raised
+    _finish(done, error)
+
+
+def _end(channel: Channel, error: BaseException | None) -> None:
+    """End a channel with what ended the making of items, if that is an error of making them."""
+    is_end = isinstance(error, GeneratorExit | StopAsyncIteration) or _is_of_closing(error)
+    channel.end(None if is_end else error)
+
+
+def _finish(done: Future[None], error: BaseException | None) -> None:
+    """Tell whoever closes of an error that is one of closing; what nobody receives cannot fail to be made."""
+    if isinstance(error, Exception) and _is_of_closing(error):
+        done.set_exception(error)
+    else:
+        done.set_result(None)
+
+
+def _is_of_closing(error: BaseException | None) -> bool:
+    """Tell whether an error came up in a ``finally`` clause, while a generator was told to stop."""
+    context = error and error.__context__
+    while context is not None and not isinstance(context, GeneratorExit | asyncio.CancelledError):
+        context = context.__context__
+    return context is not None
+
+
+_under_way: Final[dict[Future[None], Callable[[], object]]] = {}
+"""Pumps that have begun and not ended, and what cancels each."""
+
+
+def _stop_all() -> None:
+    """Have what still runs when the process leaves come to its end: threads just stop otherwise."""
+    for cancel in list(_under_way.values()):
+        cancel()
+    wait(list(_under_way), EXIT_SECONDS)
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_under_way.clear)  # the parent's threads are not in the child
+
+
+def buffered(stream: Stream[Any], size: int) -> Stream[Any]:
+    """Return a stream whose items are made ahead, on a thread of their own, from the first pull on.
+
+    Args:
+        stream: What it takes its items from.
+        size: The most items made ahead; their maker waits then.
+    """
+    return Stream(_BufferFeed(stream, size), stream.node)

@@ -1,0 +1,175 @@
+"""How a walk executes nodes and branches: by blocking the calling thread, or by awaiting on the running loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from aetherflow.engine import pool
+from aetherflow.engine.backends.dispatch import Submission
+from aetherflow.engine.backends.worker import is_worker
+from aetherflow.engine.buffering import buffered
+from aetherflow.engine.execution import links, observed, observed_async, opened, told
+from aetherflow.engine.graph import Kind
+from aetherflow.engine.loops import Home, drive, off_loop, run_coroutine
+from aetherflow.engine.plan import CallOp, Slots
+from aetherflow.engine.pool import Outcome
+from aetherflow.engine.streaming import Stream, close_all
+from aetherflow.telemetry.observation import Observer
+
+__all__ = ["AsyncDriver", "Driver", "SyncDriver"]
+
+T = TypeVar("T")
+
+
+class Driver(Protocol):
+    """Executes what a walk comes upon."""
+
+    observer: Observer
+
+    async def call(self, op: CallOp, slots: Slots) -> Any:
+        """Execute a node and return its result."""
+        ...
+
+    async def side_by_side(
+        self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
+    ) -> list[Outcome]:
+        """Walk branches at once, at most ``limit``, and wait for all that began."""
+        ...
+
+    async def finish(self, result: Any = None, failure: BaseException | None = None) -> None:
+        """Close the streams that were opened, but those that the result still pulls.
+
+        Args:
+            result: What the run returns.
+            failure: What it raises instead.
+        """
+        ...
+
+
+class _Opening:
+    """What both drivers have in common: the streams they have opened.
+
+    Args:
+        observer: What observes executions.
+        buffer: The most items that each stage makes ahead, on a thread of its own; None for stages that make an item
+            when it is pulled.
+    """
+
+    __slots__ = ("_buffer", "_streams", "observer")
+
+    awaiting: ClassVar[bool]
+
+    def __init__(self, observer: Observer, buffer: int | None = None) -> None:
+        self.observer = observer
+        self._buffer = buffer
+        self._streams: list[Stream[Any]] = []
+
+    def _open(self, op: CallOp, slots: Slots, home: Home | None = None) -> Stream[Any]:
+        stream = opened(self.observer, op, slots, home)
+        if self._buffer is not None:
+            stream = buffered(stream, self._buffer)
+        self._streams.append(stream)
+        return stream
+
+    async def finish(self, result: Any = None, failure: BaseException | None = None) -> None:
+        """Close the streams that were opened, but those that the result still pulls."""
+        left = [stream for stream in self._streams if stream is not result and stream.is_open]
+        if not left:
+            return
+        if isinstance(result, Stream) and result.is_open:
+            result.close_after(left)
+        elif not _may_pull(result):
+            await close_all(left, awaiting=self.awaiting, failure=failure)
+
+
+def _may_pull(result: Any) -> bool:
+    """Tell whether a result is an iterator, or holds some as the results of a fan-out or map do."""
+    parts = result.values() if isinstance(result, Mapping) else result if isinstance(result, list | tuple) else ()
+    return any(isinstance(part, Iterator | AsyncIterator) for part in (result, *parts))
+
+
+class SyncDriver(_Opening):
+    """Executes on the calling thread, with company from the pool; asynchronous nodes on a background loop."""
+
+    __slots__ = ()
+
+    awaiting = False
+
+    async def call(self, op: CallOp, slots: Slots) -> Any:
+        """Execute a node and return its result."""
+        if op.executor is not None and not is_worker():
+            return _sent(self.observer, op, slots).wait()
+        if op.kind is Kind.SYNC:
+            return observed(self.observer, op, slots)
+        if op.kind is Kind.ASYNC:
+            return run_coroutine(observed_async, self.observer, op, slots)
+        return self._open(op, slots)
+
+    async def side_by_side(
+        self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
+    ) -> list[Outcome]:
+        """Walk branches on the calling thread, with company from the pool."""
+        calls = [partial(_drive_new, make) for make in work]
+        return pool.side_by_side(calls, limit, stop_on_error=stop_on_error)
+
+
+def _drive_new(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return drive(make())
+
+
+class AsyncDriver(_Opening):
+    """Awaits asynchronous nodes; moves synchronous ones off the loop, to the pool."""
+
+    __slots__ = ()
+
+    awaiting = True
+
+    async def call(self, op: CallOp, slots: Slots) -> Any:
+        """Execute a node and return its result."""
+        if op.executor is not None and not is_worker():
+            return await _sent(self.observer, op, slots).arrival(off_loop)
+        if op.kind is Kind.SYNC:
+            return await off_loop(observed, self.observer, op, slots)
+        if op.kind is Kind.ASYNC:
+            return await observed_async(self.observer, op, slots)
+        return self._open(op, slots, Home(asyncio.get_running_loop()))
+
+    async def side_by_side(
+        self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
+    ) -> list[Outcome]:
+        """Walk branches as tasks of the running loop."""
+        outcomes = [Outcome() for _ in work]
+        todo = iter(range(len(work)))
+        stopped = False
+
+        async def worker() -> None:
+            nonlocal stopped
+            for index in todo:
+                if stopped:
+                    return
+                try:
+                    outcomes[index].value = await asyncio.create_task(work[index](), context=copy_context())
+                    outcomes[index].done = True
+                except (Exception, asyncio.CancelledError) as error:  # handed on to the flow
+                    if _is_cancelled():
+                        raise
+                    outcomes[index].error = error
+                    stopped = stopped or stop_on_error or not isinstance(error, Exception)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(work), limit or len(work))):
+                group.create_task(worker())
+        return outcomes
+
+
+def _sent(observer: Observer, op: CallOp, slots: Slots) -> Submission:
+    return Submission(observer, op, slots, told(op, slots), links(op, slots))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

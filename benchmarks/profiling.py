@@ -14,13 +14,15 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
 from aetherflow import Node, ProfilePolicy, node
-from aetherflow.telemetry import profiling
-from aetherflow.telemetry.capture import CapturedTelemetry
+from aetherflow.telemetry import active, profiling
 from aetherflow.telemetry.sampling import sampler
 
 NUMBER: Final = 27
@@ -30,9 +32,10 @@ RUNS: Final = 2
 """Executions a round and thread."""
 
 QUICK: Final = 2_000
-"""Executions a round of the node that does nothing, to see what is paid when it is not profiled."""
+"""Runs a round of nodes that do nothing, to see what is paid where nothing is profiled."""
 
 Work = Callable[[], object]
+Setting = Callable[[], AbstractContextManager[None]]
 
 
 def fibonacci(number: int) -> int:
@@ -45,11 +48,22 @@ def work() -> int:
     return fibonacci(NUMBER)
 
 
-def nothing() -> None:
+def first() -> int:
     """Return at once."""
+    return 1
 
 
-def repeated(made: Node[[], object], times: int, threads: int) -> Work:
+def second(first: int) -> int:
+    """Return at once."""
+    return first
+
+
+def third(second: int) -> int:
+    """Return at once."""
+    return second
+
+
+def repeated(made: Node[[], object, object], times: int, threads: int) -> Work:
     """Return what runs a node so many times on each of so many threads."""
 
     def run() -> None:
@@ -77,12 +91,36 @@ def installed(policy: ProfilePolicy | None) -> Iterator[None]:
         profiling.uninstall()
 
 
-def measured(cases: dict[str, tuple[Work, ProfilePolicy | None]], rounds: int) -> dict[str, float]:
+class Discard(SpanExporter):
+    """Takes spans and forgets them."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Forget them."""
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """There is nothing to close."""
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Have spans, exported by the stock batch processor into nothing."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(Discard(), max_queue_size=1 << 16))
+    active.set_active(active.Providers(provider))
+    try:
+        yield
+    finally:
+        active.set_active(None)
+        provider.shutdown()
+
+
+def measured(cases: dict[str, tuple[Work, ProfilePolicy | None]], rounds: int, setting: Setting) -> dict[str, float]:
     """Return the median CPU seconds of each case; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, (run, policy) in cases.items():
-            with installed(policy), CapturedTelemetry():
+            with installed(policy), setting():
                 run()  # whatever is only done once
                 before = time.process_time()
                 run()
@@ -105,7 +143,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 8], help="threads that run the node at once")
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}")
-    plain, own = node(work), node(name="own", profile=True)(nothing)
+    plain = node(work)
     sampled = node(name="sampled", profile=ProfilePolicy(profiler="sampling"))(work)
     counted = node(name="counted", profile=ProfilePolicy(profiler="cprofile"))(work)
     for threads in options.threads:
@@ -117,22 +155,23 @@ def main() -> None:
                 "cProfile, one execution at a time": (repeated(counted, RUNS, threads), None),
             },
             options.rounds,
+            traced,
         )
         show(f"profiled on {threads} threads, an execution", found, RUNS * threads)
         print(f"  looks taken: {sampler().ticks - ticks}")
-    quick = repeated(node(nothing), QUICK, 1)
-    found = measured(
-        {
-            "no policy": (quick, None),
-            "policy for other nodes": (quick, ProfilePolicy(nodes="other")),
-            "rate=0.0001": (quick, ProfilePolicy(rate=0.0001)),
-            "slower_than=1": (quick, ProfilePolicy(slower_than=1.0)),
-            'slower_than="p99"': (quick, ProfilePolicy(slower_than="p99")),
-            "own policy, each profiled": (repeated(own, QUICK, 1), None),
-        },
-        options.rounds,
-    )
-    show("a node that does nothing, traced, an execution", found, QUICK)
+    flow = node(first) >> node(second) >> node(third)
+    policies = {
+        "no policy": None,
+        "policy for other nodes": ProfilePolicy(nodes="other"),
+        "rate=1e-9": ProfilePolicy(rate=1e-9),
+        "slower_than=1": ProfilePolicy(slower_than=1.0),
+        'slower_than="p99"': ProfilePolicy(slower_than="p99"),
+    }
+    for title, setting in (("without a tracer", nullcontext), ("traced", traced)):
+        found = measured(
+            {name: (repeated(flow, QUICK, 1), policy) for name, policy in policies.items()}, options.rounds, setting
+        )
+        show(f"a node of a chain of three that do nothing, {title}", found, 3 * QUICK)
 
 
 if __name__ == "__main__":

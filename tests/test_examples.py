@@ -34,6 +34,7 @@ EXECUTIONS = {
     "performance_monitor": {"monitored_processor": 6},
     "production_config": {"process_in_batches": 1},
     "profiled_node": {"profiled_processor": 1},
+    "profiling": {"edit_distance": 1, "count_primes": 1, "look_up": 4},
     "streaming": {"streaming_data_source": 1, "streaming_processor": 1, "chunks": 2, "tally": 1},
 }
 """How often each node of each example is executed."""
@@ -356,6 +357,26 @@ def test_the_profile_names_the_bottleneck():
     assert "kitten -> sitting: 3\naether -> weather: 2\nflow -> flow: 0\nprocessed: 3\n" in output
     assert re.search(r"^ +3 .*\(complex_algorithm\)$", output, re.MULTILINE)
     assert re.search(r"^ +100 .*\(cheapest_edit\)$", output, re.MULTILINE)
+
+
+# --- profiling ---------------------------------------------------------------------------------------------
+
+
+def test_profiles_name_the_bottlenecks():
+    """Counted or sampled, the files lead to the function that takes the time."""
+    assert run("profiling").output == (
+        "kitten -> sitting: 3\n"
+        "it spends its time in cheapest_edit\n"
+        "primes below 100,000: 9592\n"
+        "it spends its time in is_prime\n"
+        "files: count_primes.pstats count_primes.speedscope.json edit_distance.pstats\n"
+    )
+
+
+def test_the_execution_after_a_slow_one_is_profiled():
+    """Of four look-ups the one that follows the slow one carries a profile, and no other."""
+    spans = sorted(run("profiling").named("look_up"), key=lambda span: span.start)
+    assert [[event.name for event in span.events] for span in spans] == [[], [], [names.PROFILE_EVENT], []]
 
 
 # --- production_config -------------------------------------------------------------------------------------

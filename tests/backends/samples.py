@@ -18,6 +18,7 @@ from aetherflow.errors import MissingInputError
 from aetherflow.flow.decorating import node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.context import BaseFlowContext
+from aetherflow.telemetry.profile_policy import ProfilePolicy
 
 EXECUTORS = ("thread", "process")
 
@@ -284,3 +285,27 @@ def takes_input_or_service(service):
 @node
 def mute(value):
     raise MuteError
+
+
+def is_prime(number):
+    return all(number % divisor for divisor in range(2, int(number**0.5) + 1))
+
+
+def primes(below):
+    return sum(map(is_prime, range(2, below)))
+
+
+@node(profile=ProfilePolicy(profiler="cprofile"))
+def counted_primes(below):
+    return primes(below)
+
+
+@node(profile=ProfilePolicy(profiler="sampling"))
+async def awaited_primes(below):
+    await asyncio.sleep(0)
+    return primes(below)
+
+
+@node
+def plain_primes(below):
+    return primes(below)

@@ -243,6 +243,33 @@ def test_ten_at_once(captured, look, policy):
     assert taken if policy.profiler == "cprofile" else len(taken) == 10
 
 
+def test_ten_at_once_are_sampled_by_one_thread(captured, monkeypatch):
+    """With the thread that samples in earnest: each busy node is found in its own function, never in another's."""
+    made = Sampler(0.001)
+    monkeypatch.setattr(sampling._shared, "sampler", made)
+
+    def busy_on(number):
+        def own_part():
+            before = made.ticks
+            while made.ticks < before + 10:
+                sum(range(500))
+
+        own_part.__code__ = own_part.__code__.replace(co_name=f"own{number}", co_qualname=f"own{number}")
+
+        def work():
+            own_part()
+
+        return node(name=f"work{number}", profile=SAMPLING)(work)
+
+    threads = [threading.Thread(target=busy_on(number).run) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for number in range(10):
+        assert sorted(functions(profile(captured, f"work{number}"))) == [f"own{number}", "work"]
+
+
 def test_cprofile_says_where_it_saw_other_threads(captured):
     """From Python 3.12 on it does: with other threads about, or started meanwhile, the event is marked."""
 

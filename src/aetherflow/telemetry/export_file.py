@@ -54,6 +54,26 @@ class ProcessFile:
         with self.path.open("a", encoding="utf-8") as file:
             return file.write(text)
 
+    def append(self, lines: bytes) -> None:
+        """Append whole lines to the file of this process: all of them, or where there is no room for all, none.
+
+        Args:
+            lines: What to append, in UTF-8.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            left = memoryview(lines)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(before)  # half a line would spoil the next one too
+                raise
+
     def flush(self) -> None:
         """Do nothing: every write is complete."""
 

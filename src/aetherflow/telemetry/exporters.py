@@ -25,8 +25,7 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.destination import Destination, Signal
@@ -38,7 +37,7 @@ T = TypeVar("T")
 
 
 def span_exporter(to: Destination, file: ProcessFile) -> SpanExporter:
-    """Return what exports spans to a destination, also from forked children.
+    """Return what exports spans to a destination from this process; a forked child needs one of its own.
 
     Args:
         to: The destination.
@@ -47,7 +46,7 @@ def span_exporter(to: Destination, file: ProcessFile) -> SpanExporter:
     Raises:
         ConfigurationError: A variable has a value that the exporter refuses.
     """
-    return _SpanExporter(_PerProcess(to, lambda: _span_exporter(to, file)))
+    return _PerProcess(to, lambda: _span_exporter(to, file)).get()
 
 
 def metric_reader(to: Destination, file: ProcessFile, interval: float | None) -> MetricReader:
@@ -114,20 +113,6 @@ class _PerProcess(Generic[T]):
             self._made = self._make()
             self._process = os.getpid()
         return self._made
-
-
-class _SpanExporter(SpanExporter):
-    def __init__(self, own: _PerProcess[SpanExporter]) -> None:
-        self._own = own
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return self._own.get().export(spans)
-
-    def shutdown(self) -> None:
-        self._own.get().shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._own.get().force_flush(timeout_millis)
 
 
 class _MetricExporter(MetricExporter):

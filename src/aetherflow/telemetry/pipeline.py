@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, get_args
-from weakref import WeakMethod
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, attach, set_value
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from typing_extensions import override
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.encoder import EncodedChunk, Piece, SpanEncoder
+from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.ledger import LossLog, SpanBooks, SpanLedger
 from aetherflow.telemetry.piece_queue import PieceQueue
 from aetherflow.telemetry.schedule import Schedule
@@ -84,9 +84,7 @@ class SpanPipeline(SpanProcessor):
         self.push, self._set_threshold = _pushing(self._pending, self._relieve, self._chunk)
         self._begin()
         self._start_worker()
-        if hasattr(os, "register_at_fork"):
-            renew = WeakMethod(self.after_fork)
-            os.register_at_fork(after_in_child=lambda: (method := renew()) and method())
+        renew_in_children(self)
 
     def _begin(self) -> None:
         """Make what belongs to one process."""
@@ -99,10 +97,6 @@ class SpanPipeline(SpanProcessor):
         self._worker: threading.Thread | None = None
 
     # --- what spans go through -----------------------------------------------------------------------------------
-
-    @override
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Do nothing."""
 
     @override
     def on_end(self, span: ReadableSpan) -> None:

@@ -16,14 +16,14 @@ from opentelemetry.sdk.metrics._internal.measurement_consumer import Synchronous
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.export_file import ProcessFile
-from aetherflow.telemetry.exporters import log_exporter, metric_reader, span_exporter
+from aetherflow.telemetry.exporters import log_exporter, metric_reader
 from aetherflow.telemetry.forks import renew_in_children
+from aetherflow.telemetry.span_pipelines import span_pipeline
 
 __all__ = ["make_logger_provider", "make_meter_provider", "make_tracer_provider"]
 
@@ -43,7 +43,7 @@ def make_tracer_provider(
     """
     provider = TracerProvider(_sampler(), _resource(service_name), shutdown_on_exit=False)
     for each in destinations:
-        provider.add_span_processor(BatchSpanProcessor(span_exporter(each, file)))
+        provider.add_span_processor(span_pipeline(each, file))
     return provider
 
 

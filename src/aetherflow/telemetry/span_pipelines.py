@@ -1,0 +1,43 @@
+"""The pipeline to each kind of destination."""
+
+from __future__ import annotations
+
+import os
+
+from aetherflow.telemetry.destination import Destination
+from aetherflow.telemetry.encoder import MAX_REQUEST_BYTES, json_encoder, protobuf_encoder
+from aetherflow.telemetry.export_file import ProcessFile
+from aetherflow.telemetry.exporters import span_exporter
+from aetherflow.telemetry.otlp_transport import otlp_transport
+from aetherflow.telemetry.pipeline import QUEUE_BYTES, OnFull, SpanPipeline
+from aetherflow.telemetry.schedule import Schedule
+from aetherflow.telemetry.transport import FileTransport, Transport
+
+__all__ = ["span_pipeline"]
+
+
+def span_pipeline(
+    to: Destination, file: ProcessFile, *, on_full: OnFull = "drop", queue_bytes: int = QUEUE_BYTES
+) -> SpanPipeline:
+    """Return the way of spans to a destination.
+
+    Args:
+        to: The destination.
+        file: What a file destination writes to.
+        on_full: As for :class:`SpanPipeline`.
+        queue_bytes: As for :class:`SpanPipeline`.
+
+    Raises:
+        ConfigurationError: An argument has a value that is not allowed, or a variable one that the exporter refuses.
+    """
+    schedule = Schedule.from_environ(os.environ)
+    # A piece of half the queue always finds room in the end.
+    max_bytes = min(MAX_REQUEST_BYTES, queue_bytes // 2)
+    encoder = json_encoder(max_bytes) if to.exporter == "file" else protobuf_encoder(max_bytes)
+
+    def transport() -> Transport:
+        if to.exporter == "file":
+            return FileTransport(file)
+        return otlp_transport(span_exporter(to, file), schedule.export_timeout)
+
+    return SpanPipeline(encoder, transport, on_full=on_full, queue_bytes=queue_bytes, schedule=schedule)

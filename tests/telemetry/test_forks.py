@@ -133,11 +133,11 @@ from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.export_file import ProcessFile
 
 made = []
-exporters._span_exporter = lambda to, file: made.append(os.getpid()) or Exporter()
+exporters._log_exporter = lambda to, file: made.append(os.getpid()) or Exporter()
 class Exporter:
-    def export(self, spans):
+    def export(self, records):
         return made[-1]
-mine = exporters.span_exporter(Destination("file"), ProcessFile(Path("."), "traces", datetime.now(UTC)))
+mine = exporters.log_exporter(Destination("file"), ProcessFile(Path("."), "logs", datetime.now(UTC)))
 assert mine.export([]) == os.getpid()
 if os.fork() == 0:
     os._exit(mine.export([]) == mine.export([]) == os.getpid() and len(made) == 2)

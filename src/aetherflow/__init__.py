@@ -15,11 +15,21 @@ from aetherflow.errors import (
     SplitError,
     StreamError,
 )
+from aetherflow.flow.batching import NotBatchedError
 from aetherflow.flow.caching import NodeCache, NotCachedError
 from aetherflow.flow.decorating import node
 from aetherflow.flow.health_node import health_check_node
 from aetherflow.flow.node import FlowRun, Node
 from aetherflow.flow.policies import RetryPolicy
+from aetherflow.resources.batching import (
+    Batcher,
+    BatcherClosedError,
+    BatchInterruptedError,
+    BatchItemError,
+    BatchPolicy,
+    BatchResultError,
+    BatchStatistics,
+)
 from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheService, CacheStatistics, NotCacheableError
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.resources.pooling import (
@@ -38,6 +48,13 @@ from aetherflow.telemetry.setup import Telemetry, configure
 __all__ = [
     "AetherFlowError",
     "BaseFlowContext",
+    "BatchInterruptedError",
+    "BatchItemError",
+    "BatchPolicy",
+    "BatchResultError",
+    "BatchStatistics",
+    "Batcher",
+    "BatcherClosedError",
     "BranchError",
     "CacheKeyError",
     "CachePolicy",
@@ -54,6 +71,7 @@ __all__ = [
     "NodeCache",
     "NodeTimeoutError",
     "NotAStreamError",
+    "NotBatchedError",
     "NotCacheableError",
     "NotCachedError",
     "NotImportableError",

@@ -17,12 +17,15 @@ NODE_MUST = {
 NODE_MAY = {
     names.RUN_ID, names.NODE_UPSTREAM, names.NODE_ATTEMPT, names.NODE_RESULT, names.ERROR_TYPE, names.PROVIDER_NAMES,
     names.PROVIDER_SCOPES, names.BATCH_INDEX, names.BATCH_COUNT, names.BATCH_SIZE, names.STREAM_ITEMS,
-    names.LINK_DROPPED_COUNT, names.NODE_CACHE_HIT,
+    names.LINK_DROPPED_COUNT, names.NODE_CACHE_HIT, names.BATCH_WAIT,
 }  # fmt: skip
+BATCH_MUST = {names.NODE_NAME, names.CODE_FUNCTION_NAME, names.BATCH_SIZE, names.THREAD_ID, names.THREAD_NAME}
+BATCH_MAY = {names.NODE_RESULT, names.NODE_ATTEMPT, names.ERROR_TYPE, names.LINK_DROPPED_COUNT}
 TYPES = {
     names.FLOW_NODES: int, names.NODE_ATTEMPT: int, names.THREAD_ID: int, names.BATCH_INDEX: int,
     names.BATCH_COUNT: int, names.BATCH_SIZE: int, names.STREAM_ITEMS: int, names.LINK_DROPPED_COUNT: int,
-    names.NODE_CACHE_HIT: bool, names.NODE_UPSTREAM: tuple, names.PROVIDER_NAMES: tuple, names.PROVIDER_SCOPES: tuple,
+    names.BATCH_WAIT: float, names.NODE_CACHE_HIT: bool,
+    names.NODE_UPSTREAM: tuple, names.PROVIDER_NAMES: tuple, names.PROVIDER_SCOPES: tuple,
 }  # fmt: skip
 """Attributes that are no strings."""
 
@@ -32,14 +35,17 @@ def check_contract(spans: Sequence[Span]) -> None:
     assert spans
     for span in spans:
         is_run = names.FLOW_NODES in span.attributes
+        is_batch = span.name == names.BATCH_SPAN.format(node=span.attributes.get(names.NODE_NAME))
         present = set(span.attributes)
-        must, may = (RUN_MUST, RUN_MAY) if is_run else (NODE_MUST, NODE_MAY)
+        must, may = (RUN_MUST, RUN_MAY) if is_run else (BATCH_MUST, BATCH_MAY) if is_batch else (NODE_MUST, NODE_MAY)
         assert must <= present <= must | may, f"{span.name}: {present ^ must}"
         for name, value in span.attributes.items():
             assert isinstance(value, TYPES.get(name, str)), f"{span.name}: {name}={value!r}"
         if is_run:
             assert span.name == f"run {span.attributes[names.FLOW_NAME]}"
             assert span.links == ()
+        elif is_batch:
+            assert span.parent_id is None
         else:
             assert span.name == span.attributes[names.NODE_NAME]
             _check_node(span)
@@ -51,10 +57,14 @@ def check_contract(spans: Sequence[Span]) -> None:
 
 def _check_node(span: Span) -> None:
     told = span.attributes
-    assert told[names.NODE_TYPE] in ("sync", "async", "stream")
+    assert told[names.NODE_TYPE] in ("sync", "async", "stream", "batch")
     assert (told[names.NODE_TYPE] == "stream") == (names.STREAM_ITEMS in told)
-    assert (names.BATCH_INDEX in told) == (names.BATCH_COUNT in told)
-    assert names.BATCH_SIZE not in told or names.BATCH_COUNT in told
+    placed = {names.BATCH_SIZE, names.BATCH_INDEX, names.BATCH_WAIT, names.BATCH_COUNT} & set(told)
+    if told[names.NODE_TYPE] == "batch":  # those whose batch never began, or whose result was cached, were nowhere
+        assert placed in (set(), {names.BATCH_SIZE, names.BATCH_INDEX, names.BATCH_WAIT})
+    else:
+        partition = {names.BATCH_INDEX, names.BATCH_COUNT}
+        assert placed in (set(), partition, partition | {names.BATCH_SIZE})
     injected, scopes = (told.get(name, ()) for name in (names.PROVIDER_NAMES, names.PROVIDER_SCOPES))
     assert len(injected) == len(scopes)  # type: ignore[arg-type]  # both are sequences
     assert (told[names.PROVIDER_SCOPE] == "none") == (not injected)

@@ -362,7 +362,7 @@ def test_a_generator_is_refused():
 
 def test_another_process_is_refused():
     """A worker does not reach the cache, whether the node or a fan-out around it names the executor."""
-    match = r"has a cache in this process.*executor='process' is allowed on nodes without cache="
+    match = r"has a cache or a batcher in this process.*executor='process' is allowed on nodes without cache="
     with pytest.raises(ConfigurationError, match=match):
         node(cache=CachePolicy(), executor="process")(len)
     flow = node(name="source")(list).map(node(cache=CachePolicy(), name="size")(len), executor="process")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, assert_type
 
-from aetherflow import Node, RetryPolicy, Stream, node
+from aetherflow import Batcher, BatchItemError, BatchPolicy, CachePolicy, CacheService, Node, RetryPolicy, Stream, node
 
 
 # --- a function keeps its parameters and its return type ---------------------------------------------------
@@ -154,3 +154,65 @@ assert_type(twice(successor)(1), int)
 any_flow: Node[..., object, object] = fetch
 twice(waiting)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 twice(read)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- a cached node is typed as without the cache -----------------------------------------------------------
+@node(cache=CachePolicy(ttl=60))
+def area(width: int, height: int = 1) -> int:
+    return width * height
+
+
+assert_type(area(1, height=2), int)
+assert_type(area.cache.invalidate(1), bool)
+assert_type(area.cache.statistics().hits, int)
+area("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+node(cache=60)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+assert_type(CacheService[int]().get_or_compute("a", lambda: 1), int)
+
+
+# --- a batched node takes one item where its function takes a list, and gives one result --------------------
+@node(batch=BatchPolicy(size=100))
+def embed(texts: list[str], scale: float = 1.0) -> list[bytes | BatchItemError]:
+    return [text.encode() for text in texts]
+
+
+assert_type(embed("a"), bytes)
+assert_type(embed("a", 2.0), bytes)
+assert_type(embed.run("a"), bytes)
+embed(["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+embed(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@node(batch=BatchPolicy(), name="embed apart")
+async def embed_apart(texts: list[str]) -> list[bytes]:
+    return [text.encode() for text in texts]
+
+
+async def drive_batches() -> None:
+    assert_type(await embed_apart("a"), bytes)
+    assert_type(await embed_apart.arun("a"), bytes)
+    assert_type(await embed.arun("a"), bytes)
+
+
+class Classifier:
+    @node(batch=BatchPolicy())
+    def classify(self, rows: list[list[float]]) -> list[str]:
+        return [str(row) for row in rows]
+
+
+assert_type(Classifier().classify([1.0]), str)
+Classifier().classify("row")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def lengths(words: list[str]) -> list[int | BatchItemError]:
+    return [len(word) for word in words]
+
+
+assert_type(Batcher(lengths, 10).run("a"), int)
+
+
+def one_result(words: list[str]) -> int:
+    return len(words)
+
+
+node(batch=BatchPolicy())(one_result)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from aetherflow.engine import pool
 from aetherflow.engine.backends.dispatch import Submission
@@ -18,11 +18,15 @@ from aetherflow.engine.loops import Home, drive, off_loop, run_coroutine
 from aetherflow.engine.plan import CallOp, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.streaming import Stream, close_all
+from aetherflow.engine.together import Calls
+from aetherflow.resources.batching import Batcher
+from aetherflow.resources.gathering import Entry
 from aetherflow.telemetry.observation import Observer
 
 __all__ = ["AsyncDriver", "Driver", "SyncDriver"]
 
 T = TypeVar("T")
+Work: TypeAlias = "Callable[[Driver], Sequence[Callable[[], Coroutine[Any, Any, Any]]]]"
 
 
 class Driver(Protocol):
@@ -38,6 +42,20 @@ class Driver(Protocol):
         self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
     ) -> list[Outcome]:
         """Walk branches at once, at most ``limit``, and wait for all that began."""
+        ...
+
+    async def as_tasks(self, work: Work, limit: int | None, *, stop_on_error: bool) -> list[Outcome]:
+        """Do the same with branches that wait for each other, for which a thread each would be too much.
+
+        Args:
+            work: Gives the branches, for the driver that walks them.
+            limit: The most at once.
+            stop_on_error: Whether no more begin once one has failed.
+        """
+        ...
+
+    async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
+        """Give items to a batcher, and wait for what becomes of them."""
         ...
 
     async def finish(self, result: Any = None, failure: BaseException | None = None) -> None:
@@ -116,6 +134,16 @@ class SyncDriver(_Opening):
         calls = [partial(_drive_new, make) for make in work]
         return pool.side_by_side(calls, limit, stop_on_error=stop_on_error)
 
+    async def as_tasks(self, work: Work, limit: int | None, *, stop_on_error: bool) -> list[Outcome]:
+        """Walk branches as tasks of a background loop."""
+        driver = AsyncDriver(self.observer, self._buffer)
+        driver._streams = self._streams  # they end with the run, not with these branches
+        return run_coroutine(partial(driver.side_by_side, stop_on_error=stop_on_error), work(driver), limit)
+
+    async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
+        """Give items to a batcher, and block until they are done."""
+        return run_coroutine(batcher.arun_all, calls) if batcher.is_async else batcher.run_all(calls)
+
 
 def _drive_new(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return drive(make())
@@ -130,6 +158,7 @@ class AsyncDriver(_Opening):
 
     async def call(self, op: CallOp, slots: Slots) -> Any:
         """Execute a node and return its result."""
+        op = op.on_loop or op
         if op.executor is not None and not is_worker():
             return await _sent(self.observer, op, slots).arrival(off_loop)
         if op.kind is Kind.SYNC:
@@ -164,6 +193,14 @@ class AsyncDriver(_Opening):
             for _ in range(min(len(work), limit or len(work))):
                 group.create_task(worker())
         return outcomes
+
+    async def as_tasks(self, work: Work, limit: int | None, *, stop_on_error: bool) -> list[Outcome]:
+        """Walk branches as tasks of the running loop."""
+        return await self.side_by_side(work(self), limit, stop_on_error=stop_on_error)
+
+    async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
+        """Give items to a batcher, and await what becomes of them."""
+        return await batcher.arun_all(calls)
 
 
 def _sent(observer: Observer, op: CallOp, slots: Slots) -> Submission:

@@ -16,22 +16,23 @@ from aetherflow.engine.streaming import Stream
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
 from aetherflow.telemetry.observation import Observation, Observer
 
-__all__ = ["contexts", "links", "observed", "observed_async", "opened", "told"]
+__all__ = ["begun", "contexts", "links", "observed", "observed_async", "opened", "told"]
 
 
 def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute a synchronous node with its span current."""
-    with _begun(observer, op, slots):
+    with begun(observer, op, slots):
         return op.invoke(slots)
 
 
 async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute an asynchronous node with its span current."""
-    with _begun(observer, op, slots):
+    with begun(observer, op, slots):
         return await op.invoke(slots)
 
 
-def _begun(observer: Observer, op: CallOp, slots: Slots) -> Observation:
+def begun(observer: Observer, op: CallOp, slots: Slots) -> Observation:
+    """Return the observation of an execution that begins."""
     extra = told(op, slots) if op.upstream else slots[PARTITION]
     seen = observer.begin(op.site, extra, links(op, slots) if op.links else ())
     if op.span_slot is not None:

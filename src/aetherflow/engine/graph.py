@@ -42,6 +42,9 @@ class Task:
         retries: Whether executions may be attempted more than once.
         executor: Where executions run; None for where the flow runs.
         cache: The cache of its results; None without.
+        batched: What collects the items of a function that takes a list of them; None for any other function.
+        acall: What an event loop awaits instead of ``call``, where that would wait for other callers; None else.
+        given: What takes the arguments of a call apart, where many may be given at once; None else.
         profile: Which executions are profiled; None for what is in force for all nodes.
     """
 
@@ -55,6 +58,9 @@ class Task:
     retries: bool = False
     executor: str | None = None
     cache: Any = None
+    batched: Any = None
+    acall: Callable[..., Any] | None = None
+    given: Callable[..., Any] | None = None
     profile: ProfilePolicy | None = None
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from aetherflow.engine.graph import Kind, Task
+from aetherflow.resources.batching import Batcher
+from aetherflow.resources.gathering import Given
 from aetherflow.telemetry.observation import Observer, Site
 from aetherflow.telemetry.observer import current_observer
 
@@ -54,6 +56,19 @@ class Source(NamedTuple):
     makers: Sequence[Maker]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Gather:
+    """How executions are given to a batcher.
+
+    Args:
+        given: Takes what an execution gives out of the slots.
+        batcher: Gives the batcher.
+    """
+
+    given: Callable[[Slots], Given]
+    batcher: Callable[[], Batcher[Any, Any]]
+
+
 @dataclass(slots=True, eq=False)
 class CallOp:
     """Execute one node.
@@ -72,6 +87,8 @@ class CallOp:
         arguments: For executions sent to a worker: its positional arguments, and others by name.
         injected: For the same: parameters that the worker injects, and their providers' slots.
         container: For the same: the slot of the provider of the context itself; None where nothing is injected.
+        on_loop: The same for an event loop, where that awaits something else.
+        gather: How many of its executions are given at once, where its function takes them together.
     """
 
     site: Site
@@ -85,6 +102,8 @@ class CallOp:
     executor: str | None = None
     injected: tuple[tuple[str, int], ...] = ()
     container: int | None = None
+    on_loop: CallOp | None = None
+    gather: Gather | None = None
     span_slot: int | None = None
 
 
@@ -122,6 +141,7 @@ class MapOp:
         split: As in :class:`aetherflow.engine.graph.Map`.
         keyed: Whether results are a mapping.
         collect: Whether failures are results.
+        gathers: Whether executions in it wait for each other to become batches.
         span_slots: Pairs of a slot in an execution's copy and the slot that gathers them all.
     """
 
@@ -135,7 +155,13 @@ class MapOp:
     keyed: bool
     collect: bool
     aliases: tuple[int, ...] = ()
+    gathers: bool = False
     span_slots: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the body itself is a node whose executions become batches."""
+        return isinstance(self.op, CallOp) and self.op.task.batched is not None
 
 
 @dataclass(slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,14 @@ from opentelemetry.trace import SpanContext
 from aetherflow.engine.drivers import AsyncDriver, Driver, SyncDriver
 from aetherflow.engine.linear import run_metered, run_observed, run_traced
 from aetherflow.engine.loops import drive
-from aetherflow.engine.plan import PARTITION, Plan, Slots
+from aetherflow.engine.plan import PARTITION, CallOp, Plan, Slots
+from aetherflow.engine.pool import Outcome
+from aetherflow.engine.together import observed_together
 from aetherflow.engine.walk import walk, walk_all, within
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import Observation, Observer, new_run_id
 
-__all__ = ["RunInfo", "run", "run_async"]
+__all__ = ["RunInfo", "run", "run_async", "run_together"]
 
 
 @dataclass(slots=True)
@@ -42,6 +45,21 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
         return _Run(plan, slots, observer, info).linear()
     _resolve_context_local(plan, slots)
     return drive(_Run(plan, slots, observer, info).walked(SyncDriver(observer, buffer)))
+
+
+def run_together(runs: Sequence[tuple[Plan, Slots]]) -> list[Outcome]:
+    """Run a flow that is one batched node many times at once, on the calling thread.
+
+    Args:
+        runs: The flow, maybe as it was planned for different inputs, and the slots of each run; at least one.
+    """
+    observer = runs[0][0].observer()
+    for plan, slots in runs:
+        _resolve_context_local(plan, slots)
+        if observer.tracing:
+            slots[PARTITION] = {RUN_ID: new_run_id()}
+    executions = [(plan.op, slots) for plan, slots in runs if isinstance(plan.op, CallOp)]
+    return drive(observed_together(observer, executions, SyncDriver(observer).give, stop_on_error=False))
 
 
 async def run_async(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | None = None) -> Any:

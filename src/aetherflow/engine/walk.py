@@ -6,7 +6,7 @@ There is no second walker.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from aetherflow.engine.plan import (
 )
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.streaming import Stream
+from aetherflow.engine.together import observed_together
 from aetherflow.errors import BranchError, SplitError
 from aetherflow.telemetry.conventions import BATCH_COUNT, BATCH_INDEX, BATCH_SIZE, RUN_ID
 from aetherflow.telemetry.observation import Observation, mark_handled, new_run_id
@@ -92,7 +93,8 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
     copies = []
     for index in range(count):
         copy = slots.copy()
-        copy[PARTITION] = extra = {BATCH_INDEX: index, BATCH_COUNT: count}
+        extra = {BATCH_INDEX: index, BATCH_COUNT: count}
+        copy[PARTITION] = None if op.is_batched else extra  # whose place among others is that in its batch
         if elements is not None:
             copy[op.source] = element = elements[index]
             for alias in op.aliases:
@@ -101,8 +103,7 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
             if hasattr(element, "__len__"):
                 extra[BATCH_SIZE] = len(element)
         copies.append(copy)
-    work = [partial(walk, op.op, copy, driver) for copy in copies]
-    outcomes = await driver.side_by_side(work, op.workers, stop_on_error=not op.collect)
+    outcomes = await _executed(op, copies, driver)
     keys = [f"{op.key}[{index}]" for index in range(count)]
     _raise_or_keep(keys, outcomes, op.collect)
     results = [
@@ -112,6 +113,24 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
     for inner, outer in op.span_slots:
         slots[outer] = [context for copy in copies for context in contexts(copy[inner])]
     slots[op.slot] = dict(zip(keys, results, strict=True)) if op.keyed else results
+
+
+async def _executed(op: MapOp, copies: Sequence[Slots], driver: Driver) -> list[Outcome]:
+    """Execute the body of a map on each copy of the slots."""
+    body, stop_on_error = op.op, not op.collect
+    if isinstance(body, CallOp) and body.gather is not None and copies:
+        executions = [(body, copy) for copy in copies]
+        outcomes = await observed_together(driver.observer, executions, driver.give, stop_on_error=stop_on_error)
+        for copy, outcome in zip(copies, outcomes, strict=True):
+            copy[body.slot] = outcome.value
+        return outcomes
+
+    def work(walker: Driver) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        return [partial(walk, body, copy, walker) for copy in copies]
+
+    if op.gathers:
+        return await driver.as_tasks(work, op.workers, stop_on_error=stop_on_error)
+    return await driver.side_by_side(work(driver), op.workers, stop_on_error=stop_on_error)
 
 
 def elements_of(value: Any, split: bool | None, node: str) -> Sequence[Any] | None:

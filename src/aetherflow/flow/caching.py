@@ -17,7 +17,7 @@ from aetherflow.resources.markers import marker_target
 from aetherflow.resources.scoped_cache import ScopedCache
 from aetherflow.telemetry.conventions import NODE_CACHE_HIT
 
-__all__ = ["NodeCache", "NotCachedError", "cached", "sparing"]
+__all__ = ["NodeCache", "NotCachedError", "cached", "node_cache", "sparing"]
 
 _REMEDY: Final = "arguments that have a hash, or CachePolicy(key=…)"
 
@@ -175,20 +175,14 @@ class _CachedAsync(_Cached):
         return await self.cache.here().aget_or_compute(key, partial(self.call, *args, **kwargs))
 
 
-def cached(
-    name: str, call: Callable[..., Any], kind: Kind, parameters: Sequence[inspect.Parameter], policy: CachePolicy
-) -> tuple[Callable[..., Any], NodeCache]:
-    """Put a cache in front of a node.
+def node_cache(name: str, kind: Kind, parameters: Sequence[inspect.Parameter], policy: CachePolicy) -> NodeCache:
+    """Return the cache of a node.
 
     Args:
         name: The node's name, which is the cache's.
-        call: The function with its other policies around it: a result from the cache needs none of them.
-        kind: How ``call`` gives its result.
+        kind: How it gives its result.
         parameters: The function's, variadic ones left out.
         policy: What the cache is like.
-
-    Returns:
-        What to call instead, and the cache.
 
     Raises:
         ConfigurationError: The policy does not fit the function.
@@ -202,8 +196,18 @@ def cached(
         )
     marked = [p.name for p in parameters if marker_target(p.default, p.annotation) is not None]
     keys = _Keys(name, parameters, policy.key, frozenset(marked))
-    cache = ScopedCache(name, policy, _tell)
-    return (_CachedAsync if kind is Kind.ASYNC else _Cached)(call, cache, keys), NodeCache(cache, keys)
+    return NodeCache(ScopedCache(name, policy, _tell), keys)
+
+
+def cached(call: Callable[..., Any], kind: Kind, cache: NodeCache) -> Callable[..., Any]:
+    """Put a cache in front of a node: a result that is there needs none of its other policies.
+
+    Args:
+        call: The function with those policies around it.
+        kind: How it gives its result.
+        cache: The node's.
+    """
+    return (_CachedAsync if kind is Kind.ASYNC else _Cached)(call, cache._cache, cache._keys)
 
 
 def sparing(call: Callable[..., Any], names: Collection[str]) -> Callable[..., Any]:

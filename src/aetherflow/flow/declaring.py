@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.errors import CompositionError, ConfigurationError
-from aetherflow.flow.caching import cached
+from aetherflow.flow.batching import Batched, batched
+from aetherflow.flow.caching import NodeCache, cached, node_cache
 from aetherflow.flow.policies import RetryPolicy, with_policies
+from aetherflow.resources.batching import BatchPolicy
 from aetherflow.resources.caching import CachePolicy
 from aetherflow.telemetry.profile_policy import ProfilePolicy, policy_of
 
-__all__ = ["Executor", "check_executor", "check_stays", "make_task"]
+__all__ = ["Executor", "bound_task", "check_executor", "check_stays", "make_task"]
 
 Executor = Literal["thread", "process"]
 
@@ -36,7 +39,8 @@ def make_task(
     retry: RetryPolicy | None,
     timeout: float | None,
     executor: str | None,
-    cache: CachePolicy | None,
+    cache: CachePolicy | None = None,
+    batch: BatchPolicy | None = None,
     profile: bool | ProfilePolicy = False,
 ) -> Task:
     """Read all that a node needs to know of its function.
@@ -48,6 +52,7 @@ def make_task(
         timeout: Seconds that an attempt may take.
         executor: Where executions run.
         cache: How results are cached.
+        batch: How calls become batches.
         profile: Which executions are profiled.
 
     Raises:
@@ -62,23 +67,85 @@ def make_task(
         raise CompositionError(f"@node(name={name!r}): allowed is a string that is not empty")
     declared = _kind_of(func)
     parameters = _parameters_of(func, chosen)
-    call, kind = with_policies(chosen, func, declared, retry, timeout)
+    calls = _calls_of(chosen, func, declared, parameters, retry, timeout, batch)
     kept = None
     if cache is not None:
+        calls, kept = _kept(chosen, calls, parameters, cache)
+    if cache is not None or batch is not None:
         check_stays(chosen, executor)
-        call, kept = cached(chosen, call, kind, parameters, cache)
     return Task(
         name=chosen,
         func=func,
-        call=call,
-        kind=kind,
+        call=calls.call,
+        kind=calls.kind,
         declared=declared,
         parameters=parameters,
         qualname=f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', type(func).__qualname__)}",
         retries=retry is not None,
         executor=executor,
         cache=kept,
-        profile=_profile_of(chosen, profile, kind),
+        batched=calls.batched,
+        acall=calls.acall,
+        given=calls.given,
+        profile=_profile_of(chosen, profile, calls.kind),
+    )
+
+
+class _Calls(NamedTuple):
+    """What executions of a node call; the fields are those of a task."""
+
+    call: Callable[..., Any]
+    kind: Kind
+    acall: Callable[..., Any] | None = None
+    batched: Batched | None = None
+    given: Callable[..., Any] | None = None
+
+
+def _calls_of(
+    name: str,
+    func: Callable[..., Any],
+    kind: Kind,
+    parameters: tuple[inspect.Parameter, ...],
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    batch: BatchPolicy | None,
+) -> _Calls:
+    if batch is None:
+        return _Calls(*with_policies(name, func, kind, retry, timeout))
+    made = batched(name, func, kind, parameters, batch)
+    given = made.given if retry is None and timeout is None else None
+    acall, _ = with_policies(name, made.acall, Kind.ASYNC, retry, timeout)
+    if kind is Kind.ASYNC or timeout is not None:
+        return _Calls(acall, Kind.ASYNC, None, made, given)
+    call, _ = with_policies(name, made.call, kind, retry, None)
+    return _Calls(call, kind, acall, made, given)
+
+
+def _kept(
+    name: str, calls: _Calls, parameters: tuple[inspect.Parameter, ...], policy: CachePolicy
+) -> tuple[_Calls, NodeCache]:
+    cache = node_cache(name, calls.kind, parameters, policy)
+    call = cached(calls.call, calls.kind, cache)
+    acall = None if calls.acall is None else cached(calls.acall, Kind.ASYNC, cache)
+    return _Calls(call, calls.kind, acall, calls.batched), cache
+
+
+def bound_task(task: Task, instance: object, owner: type | None) -> Task:
+    """Return the task of a method, bound to its object."""
+
+    def bound(call: Callable[..., Any]) -> Callable[..., Any]:
+        if call is task.func:
+            return cast("Callable[..., Any]", task.func.__get__(instance))
+        return functools.partial(call, instance)
+
+    return replace(
+        task,
+        func=task.func.__get__(instance, owner),
+        call=bound(task.call),
+        acall=task.acall and bound(task.acall),
+        given=task.given and bound(task.given),
+        parameters=task.parameters[1:],
+        cache=task.cache and task.cache.bound(instance),
     )
 
 
@@ -90,8 +157,8 @@ def check_stays(node: str, executor: str | None) -> None:
     """
     if executor not in (None, "thread"):
         raise ConfigurationError(
-            f"node {node!r} has a cache in this process, which a worker does not reach; executor={executor!r} is "
-            f"allowed on nodes without cache="
+            f"node {node!r} has a cache or a batcher in this process, which a worker does not reach; "
+            f"executor={executor!r} is allowed on nodes without cache= and batch="
         )
 
 

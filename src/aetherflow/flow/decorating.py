@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from aetherflow.engine.graph import Call, checked
 from aetherflow.errors import CompositionError
 from aetherflow.flow.declaring import Executor, make_task
 from aetherflow.flow.node import Node
 from aetherflow.flow.policies import RetryPolicy
+from aetherflow.resources.batching import BatchPolicy, Results
 from aetherflow.resources.caching import CachePolicy
 from aetherflow.telemetry.profile_policy import ProfilePolicy
 
@@ -17,6 +18,8 @@ __all__ = ["node"]
 
 Q = ParamSpec("Q")
 S = TypeVar("S")
+T = TypeVar("T")
+Owner = TypeVar("Owner")
 
 
 class _Decorator(Protocol):
@@ -26,6 +29,25 @@ class _Decorator(Protocol):
     def __call__(self, func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
     @overload
     def __call__(self, func: Callable[Q, S], /) -> Node[Q, S]: ...
+
+
+class _BatchDecorator(Protocol):
+    """What ``node(batch=…)`` gives: it makes a function of a list a node of one item; of a method's, too."""
+
+    @overload
+    def __call__(
+        self, func: Callable[Concatenate[list[T], Q], Coroutine[Any, Any, Results[S]]], /
+    ) -> Node[Concatenate[T, Q], Coroutine[Any, Any, S], S]: ...
+    @overload
+    def __call__(self, func: Callable[Concatenate[list[T], Q], Results[S]], /) -> Node[Concatenate[T, Q], S]: ...
+    @overload
+    def __call__(
+        self, func: Callable[Concatenate[Owner, list[T], Q], Coroutine[Any, Any, Results[S]]], /
+    ) -> Node[Concatenate[Owner, T, Q], Coroutine[Any, Any, S], S]: ...
+    @overload
+    def __call__(
+        self, func: Callable[Concatenate[Owner, list[T], Q], Results[S]], /
+    ) -> Node[Concatenate[Owner, T, Q], S]: ...
 
 
 @overload
@@ -42,6 +64,17 @@ def node(
     cache: CachePolicy | None = None,
     profile: bool | ProfilePolicy = False,
 ) -> _Decorator: ...
+@overload
+def node(
+    *,
+    batch: BatchPolicy,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+    cache: CachePolicy | None = None,
+    profile: bool | ProfilePolicy = False,
+) -> _BatchDecorator: ...
 def node(
     func: Callable[..., Any] | None = None,
     /,
@@ -51,6 +84,7 @@ def node(
     timeout: float | None = None,
     executor: Executor | None = None,
     cache: CachePolicy | None = None,
+    batch: BatchPolicy | None = None,
     profile: bool | ProfilePolicy = False,
 ) -> Any:
     """Make a function a node; as ``@node`` or ``@node(…)``.
@@ -63,6 +97,8 @@ def node(
             is left to itself and its result is not used.
         executor: Where executions run, as in :meth:`Node.fan_out_to`; None for where the fan-out around it says.
         cache: How results are cached, if they are; ``node.cache`` then invalidates, clears and counts.
+        batch: How calls become batches, if they do: the function takes a list of items and returns a list of results,
+            and each call of the node gives one item and gets its result.
         profile: True to profile every execution, or which; False for what is in force for all nodes.
 
     Raises:
@@ -70,8 +106,8 @@ def node(
         ConfigurationError: A value is not allowed.
     """
     if func is None:
-        return lambda function: _decorated(function, name, retry, timeout, executor, cache, profile)
-    return _decorated(func, name, retry, timeout, executor, cache, profile)
+        return lambda function: _decorated(function, name, retry, timeout, executor, cache, batch, profile)
+    return _decorated(func, name, retry, timeout, executor, cache, batch, profile)
 
 
 class _ClassNode:

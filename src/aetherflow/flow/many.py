@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import reprlib
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, wait
 from contextlib import closing
 from contextvars import copy_context
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from aetherflow.engine.pool import PoolFuture, ThreadPool, default_pool
+from aetherflow.engine.pool import Outcome, PoolFuture, ThreadPool, default_pool
 from aetherflow.errors import ConfigurationError
 
-__all__ = ["run_many"]
+__all__ = ["Batches", "run_many"]
 
 Run = Callable[[Any], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """How the runs of a flow are made that has a batched node in it.
+
+    Args:
+        size: Runs that fill a batch.
+        max_wait: Seconds that a run waits for others at most.
+        run: Runs the flow on many inputs at once; None where it is more than that node.
+    """
+
+    size: int
+    max_wait: float
+    run: Callable[[Sequence[Any]], Sequence[Outcome]] | None
+
+
 def run_many(
-    run: Run, inputs: Iterable[Any], name: str, *, max_workers: int | None, ordered: bool, progress: bool
+    run: Run,
+    inputs: Iterable[Any],
+    name: str,
+    *,
+    max_workers: int | None,
+    ordered: bool,
+    progress: bool,
+    batches: Batches | None = None,
 ) -> Iterator[Any]:
     """Run a flow once for each input and yield the outputs; see :meth:`aetherflow.flow.node.Node.run_many`.
 
@@ -31,6 +55,7 @@ def run_many(
         max_workers: Runs in flight at most.
         ordered: Whether outputs come in the order of the inputs.
         progress: Whether to show a progress bar.
+        batches: How the runs are made where they wait for each other.
     """
     workers: object = max_workers
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
@@ -40,7 +65,15 @@ def run_many(
             f"run_many({reprlib.repr(inputs)}): allowed is an iterable of inputs, such as a list of mappings"
         )
     pool = default_pool()
-    outputs = (_in_order if ordered else _as_ready)(run, inputs, max_workers or pool.size, pool)
+    each = _in_order if ordered else _as_ready
+    if batches is None:
+        outputs = each(run, inputs, max_workers or pool.size, pool)
+    elif batches.run is None:
+        outputs = each(run, inputs, max_workers or max(pool.size, batches.size), pool)
+    else:
+        size = min(batches.size, max_workers or batches.size)
+        chunks = _chunks(inputs, size, batches.max_wait)
+        outputs = _spread(each(batches.run, chunks, max(1, max_workers // size) if max_workers else pool.size, pool))
     return _shown(outputs, name, len(inputs) if isinstance(inputs, Sized) else None) if progress else outputs
 
 
@@ -93,6 +126,30 @@ def _as_ready(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
             yield next_output()
     finally:
         _settle(flying)
+
+
+def _chunks(inputs: Iterable[Any], size: int, max_wait: float) -> Iterator[list[Any]]:
+    """Yield inputs in lists that are full, or whose first one has waited long enough."""
+    chunk: list[Any] = []
+    due = 0.0
+    for item in inputs:
+        due = due if chunk else time.monotonic() + max_wait
+        chunk.append(item)
+        if len(chunk) >= size or time.monotonic() >= due:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _spread(chunks: Generator[Sequence[Outcome], None, None]) -> Generator[Any, None, None]:
+    """Yield the outputs of runs that were made together, one by one."""
+    with closing(chunks):
+        for outcomes in chunks:
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    raise outcome.error
+                yield outcome.value
 
 
 def _settle(futures: Iterable[Future[Any]]) -> None:

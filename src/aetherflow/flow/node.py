@@ -35,10 +35,12 @@ from aetherflow.engine.graph import (
 from aetherflow.engine.streaming import Stream
 from aetherflow.errors import CompositionError
 from aetherflow.flow import drawing
+from aetherflow.flow.batching import NotBatchedError
 from aetherflow.flow.caching import NodeCache, NotCachedError
-from aetherflow.flow.declaring import Executor, check_executor
+from aetherflow.flow.declaring import Executor, bound_task, check_executor
 from aetherflow.flow.many import run_many
 from aetherflow.flow.running import FlowRun, Runner
+from aetherflow.resources.batching import Batcher
 from aetherflow.resources.context import AnyContext
 
 __all__ = ["FlowRun", "Node"]
@@ -98,6 +100,17 @@ class Node(Generic[P, R_co, T_co]):
             raise NotCachedError(self.task.name)
         return cast("NodeCache", self.task.cache)
 
+    @property
+    def batcher(self) -> Batcher[Any, Any]:
+        """What collects the items of a node with ``batch=``; of a flow, those of its first node.
+
+        Raises:
+            NotBatchedError: It has none.
+        """
+        if self.task.batched is None:
+            raise NotBatchedError(self.task.name)
+        return cast("Batcher[Any, Any]", self.task.batched.batcher)
+
     def named(self, name: str) -> Node[P, R_co, T_co]:
         """Return the same node or flow under another name; a named flow is one step in a flow it is put into."""
         if not isinstance(name, str) or not name:
@@ -116,15 +129,7 @@ class Node(Generic[P, R_co, T_co]):
         """Bind a node that is a method to its object."""
         if instance is None or not isinstance(self._step, Call):
             return self
-        task = self._step.task
-        bound = replace(
-            task,
-            func=task.func.__get__(instance, owner),
-            call=functools.partial(task.call, instance) if task.call is not task.func else task.func.__get__(instance),
-            parameters=task.parameters[1:],
-            cache=task.cache and task.cache.bound(instance),
-        )
-        return Node(Call(bound), self._name)
+        return Node(Call(bound_task(self._step.task, instance, owner)), self._name)
 
     # --- running -------------------------------------------------------------------------------------------
 
@@ -208,12 +213,15 @@ class Node(Generic[P, R_co, T_co]):
             inputs: Mappings of inputs by name; anything else goes to the first node's first parameter. Taken as they
                 are needed: a bounded number is in flight, so a slow consumer slows the source.
             context: A container that nodes are injected from.
-            max_workers: Runs at once at most; None for as many as the pool has threads.
+            max_workers: Runs at once at most; None for as many as the pool has threads, and as fill a batch.
             ordered: Whether outputs come in the order of the inputs, or as they are ready.
             progress: Whether to show a progress bar on the terminal.
         """
         run = functools.partial(self._runner.run, context=context)
-        return run_many(run, inputs, self._name, max_workers=max_workers, ordered=ordered, progress=progress)
+        batches = self._runner.batches(context)
+        return run_many(
+            run, inputs, self._name, max_workers=max_workers, ordered=ordered, progress=progress, batches=batches
+        )
 
     # --- composing -----------------------------------------------------------------------------------------
 

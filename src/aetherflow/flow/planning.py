@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Kind, Map, Repeat, Step, Sub, Task
+from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Kind, Map, Repeat, Step, Sub, Task, tasks
 from aetherflow.engine.plan import (
     FIRST,
     INPUTS,
@@ -14,6 +15,7 @@ from aetherflow.engine.plan import (
     CallOp,
     ChainOp,
     FanOutOp,
+    Gather,
     Maker,
     MapOp,
     Op,
@@ -126,10 +128,10 @@ class _Planner:
     # --- one node ------------------------------------------------------------------------------------------
 
     def _call(self, task: Task, scope: Scope) -> CallOp:
-        binding = bind(task.call, task.parameters, self._sources(task, scope))
+        sources = self._sources(task, scope)
+        binding = bind(task.call, task.parameters, sources)
         if task.cache is not None and binding.injected:
-            call = sparing(task.call, binding.injected)
-            binding = bind(call, task.parameters, self._sources(task, scope))
+            binding = bind(sparing(task.call, binding.injected), task.parameters, sources)
         if scope.first and self._value and not any(Candidate(INPUTS) in taken for taken in binding.takes):
             raise ConfigurationError(
                 f"flow {self._root!r} was run on a single value, but its first node {task.name!r} has no positional "
@@ -137,7 +139,7 @@ class _Planner:
             )
         executor = self._executor_of(task)
         slot = self._slot()
-        upstream, sources = self._upstream(binding)
+        upstream, makers = self._upstream(binding)
         op = CallOp(
             site=node_site(self._flow, task, self._injected(binding), upstream),
             kind=task.kind,
@@ -146,17 +148,29 @@ class _Planner:
             task=task,
             arguments=lambda slots: ((), binding.arguments(slots)),
             links=self._links(scope),
-            upstream=sources,
+            upstream=makers,
             executor=executor,
             injected=tuple(binding.providers),
             container=self._provider_slot("<container>", container_of) if executor and binding.providers else None,
         )
+        if task.batched is not None:
+            self._gather(op, binding, sources)
         self._makers[slot] = [Maker(task.name)]
         self._spans[slot] = lambda: [self._span_slot(op)]
         scope.names[task.name] = (Candidate(slot),)
         scope.outputs.append((task.name, slot, False))
         scope.took(slot)
         return op
+
+    def _gather(self, op: CallOp, binding: Binding, sources: Open) -> None:
+        """Say what else can be done with a node whose calls become batches."""
+        task = op.task
+        if task.acall is not None:
+            acall = sparing(task.acall, binding.injected)
+            op.on_loop = replace(op, kind=Kind.ASYNC, invoke=bind(acall, task.parameters, sources).invoke)
+        if task.given is not None:
+            given = bind(task.given, task.parameters, sources).invoke
+            op.gather = Gather(given, lambda: task.batched.batcher)
 
     def _executor_of(self, task: Task) -> str | None:
         chosen = task.executor or self._executor
@@ -167,7 +181,7 @@ class _Planner:
                 f"node {task.name!r} is a generator, which cannot leave its process; executor={chosen!r} is allowed "
                 f"on functions only"
             )
-        if task.cache is not None:
+        if task.cache is not None or task.batched is not None:
             check_stays(task.name, chosen)
         return chosen
 
@@ -231,6 +245,8 @@ class _Planner:
     def _span_slot(self, op: CallOp | SubOp) -> int:
         if op.span_slot is None:
             op.span_slot = self._slot()
+            if isinstance(op, CallOp) and op.on_loop is not None:
+                op.on_loop.span_slot = op.span_slot
         return op.span_slot
 
     def _links(self, scope: Scope) -> tuple[int, ...]:
@@ -301,6 +317,7 @@ class _Planner:
             keyed=step.keyed,
             collect=step.collect,
             aliases=self._same.get(source.slot, ()),
+            gathers=any(task.batched is not None for task in tasks(step.body)),
         )
         self._makers[slot] = [Maker(maker.name) for maker in self._makers.get(body.slot, [])]
         self._spans[slot] = lambda: self._gathered(op)

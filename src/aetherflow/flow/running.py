@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from aetherflow.engine import run as engine
@@ -14,10 +15,12 @@ from aetherflow.engine.execution import observed, observed_async, opened
 from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
 from aetherflow.engine.loops import drive, run_coroutine
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
+from aetherflow.engine.pool import Outcome
 from aetherflow.engine.run import RunInfo
 from aetherflow.engine.streaming import Stream, stream_over
 from aetherflow.errors import ConfigurationError, NotAStreamError
 from aetherflow.flow.injecting import nature_of
+from aetherflow.flow.many import Batches
 from aetherflow.flow.planning import plan
 from aetherflow.flow.sites import observer_for
 from aetherflow.resources.context import AnyContext, context_class, init_resources_for
@@ -132,6 +135,29 @@ class Runner:
         """Run on the calling thread and return the last output."""
         found, slots = self._prepare(inputs, context) if context is None else self._ready(inputs, context)
         return engine.run(found, slots)
+
+    def batches(self, context: AnyContext | None) -> Batches | None:
+        """Return how many runs are made in batches; None where no node waits for others."""
+        batchers = [task.batched.batcher for task in tasks(self._step) if task.batched is not None]
+        if not batchers:
+            return None
+        is_one = isinstance(self._step, Call) and self._step.task.given is not None
+        together = partial(self._run_together, context=context) if is_one else None
+        return Batches(max(each.size for each in batchers), max(each.max_wait for each in batchers), together)
+
+    def _run_together(self, inputs: Sequence[Any], context: AnyContext | None) -> list[Outcome]:
+        """Run the one batched node that the flow is; what is wrong with one input fails its run alone."""
+        outcomes = [Outcome() for _ in inputs]
+        ready: dict[int, tuple[Plan, Slots]] = {}
+        for index, each in enumerate(inputs):
+            try:
+                ready[index] = self._ready(each, context)
+            except Exception as error:  # noqa: BLE001  # raised where the output would have been
+                outcomes[index].error = error
+        if ready:
+            for index, outcome in zip(ready, engine.run_together(list(ready.values())), strict=True):
+                outcomes[index] = outcome
+        return outcomes
 
     async def arun(self, inputs: Any, context: AnyContext | None) -> Any:
         """Run on the running event loop and return the last output."""

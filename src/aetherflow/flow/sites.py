@@ -53,7 +53,7 @@ def node_site(
     attributes: dict[str, Any] = {
         names.FLOW_NAME: flow,
         names.NODE_NAME: task.name,
-        names.NODE_TYPE: _TYPES[task.declared],
+        names.NODE_TYPE: "batch" if task.batched is not None else _TYPES[task.declared],
         names.CODE_FUNCTION_NAME: task.qualname,
         names.PROVIDER_SCOPE: combined_scope(scope for _, scope in injected),
     }

@@ -28,8 +28,8 @@ from aetherflow.resources.entries import (
     value_of,
     would_wait_for_itself,
 )
-from aetherflow.resources.forking import renew_after_fork
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter, Waiter
+from aetherflow.telemetry.forks import renew_in_children
 
 __all__ = [
     "CacheKeyError",
@@ -146,7 +146,7 @@ class CacheService(Generic[V]):
         self._lock = threading.RLock()  # reentrant, for what the garbage collector may run in between
         self._flights: dict[Hashable, Flight] = {}
         self._entries = self._no_entries()
-        renew_after_fork(self)
+        renew_in_children(self)
 
     # --- requests ------------------------------------------------------------------------------------------
 

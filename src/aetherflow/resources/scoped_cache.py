@@ -12,7 +12,7 @@ from weakref import WeakSet, finalize
 from aetherflow.config import perf_config
 from aetherflow.resources.caching import CachePolicy, CacheService
 from aetherflow.resources.entries import CacheResult, CacheStatistics, Counts
-from aetherflow.resources.forking import renew_after_fork
+from aetherflow.telemetry.forks import renew_in_children
 
 __all__ = ["ScopedCache"]
 
@@ -39,7 +39,7 @@ class ScopedCache:
         self._caches: WeakSet[CacheService[Any]] = WeakSet()
         self._ended: deque[Counts] = deque()  # by finalizers, which must not wait for a lock
         self._former = Counts()
-        renew_after_fork(self)
+        renew_in_children(self)
 
     def here(self) -> CacheService[Any]:
         """Return the calling thread's cache, or the one for all."""

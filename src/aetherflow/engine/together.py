@@ -1,0 +1,87 @@
+"""Many executions of one node given to its batcher at once: no thread and no task for each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from opentelemetry.trace import SpanContext
+
+from aetherflow.engine.execution import begun
+from aetherflow.engine.plan import CallOp, Slots
+from aetherflow.engine.pool import Outcome
+from aetherflow.resources.batching import Batcher
+from aetherflow.resources.gathering import Entry, Given
+from aetherflow.telemetry.observation import Observation, Observer
+
+__all__ = ["Calls", "Give", "observed_together"]
+
+Calls: TypeAlias = list[tuple[Given, SpanContext | None]]
+Give: TypeAlias = Callable[[Batcher[Any, Any], Calls], Awaitable[Sequence[Entry]]]
+"""Gives many items at once, each with the span it comes from, and tells what became of each."""
+
+
+async def observed_together(
+    observer: Observer, executions: Sequence[tuple[CallOp, Slots]], give: Give, *, stop_on_error: bool
+) -> list[Outcome]:
+    """Execute a batched node many times, so many at once as a batch has room for.
+
+    Args:
+        observer: What observes each execution.
+        executions: The node, maybe as it was planned for different runs, and the slots of each; at least one.
+        give: How its batcher is given the items.
+        stop_on_error: Whether no more batches begin once an execution has failed.
+    """
+    gather = executions[0][0].gather
+    assert gather is not None  # else the node is executed like any other
+    batcher = gather.batcher()
+    outcomes = [Outcome() for _ in executions]
+    for start in range(0, len(executions), batcher.size):
+        chunk = slice(start, start + batcher.size)
+        await _one_batch(observer, executions[chunk], outcomes[chunk], batcher, give)
+        if stop_on_error and any(outcome.error is not None for outcome in outcomes[chunk]):
+            break
+    return outcomes
+
+
+def _given(op: CallOp, slots: Slots, seen: Observation) -> Given:
+    gather = op.gather
+    assert gather is not None  # as above
+    if not op.injected:
+        return gather.given(slots)
+    token = seen.enter()  # what providers do belongs to the execution
+    try:
+        return gather.given(slots)
+    finally:
+        seen.leave(token)
+
+
+async def _one_batch(
+    observer: Observer,
+    executions: Sequence[tuple[CallOp, Slots]],
+    outcomes: Sequence[Outcome],
+    batcher: Batcher[Any, Any],
+    give: Give,
+) -> None:
+    calls: Calls = []
+    waiting: list[tuple[Observation, Outcome]] = []
+    for (op, slots), outcome in zip(executions, outcomes, strict=True):
+        seen = begun(observer, op, slots)
+        try:
+            calls.append((_given(op, slots, seen), seen.context))
+        except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
+            outcome.error = error
+            seen.end_apart(error)
+        else:
+            waiting.append((seen, outcome))
+    try:
+        entries = await give(batcher, calls)
+    except BaseException as error:
+        for seen, _ in waiting:
+            seen.end_apart(error)
+        raise
+    for (seen, outcome), entry in zip(waiting, entries, strict=True):
+        for key, value in entry.placement.attributes().items():
+            seen.set(key, value)
+        seen.end_apart(entry.error)
+        outcome.value, outcome.error, outcome.done = entry.result, entry.error, entry.error is None

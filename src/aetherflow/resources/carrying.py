@@ -1,0 +1,167 @@
+"""Batches are carried out: the function is called, and each item is given what came of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set, Sized
+from functools import partial
+from typing import Any, Final, TypeGuard
+
+from opentelemetry import baggage
+from opentelemetry.trace import INVALID_SPAN, set_span_in_context
+
+from aetherflow.errors import AetherFlowError
+from aetherflow.resources.gathering import Batch, Entry, Gathering
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.observation import Observation, Site, retried
+from aetherflow.telemetry.observer import current_observer
+
+__all__ = ["BatchInterruptedError", "BatchItemError", "BatchResultError", "Carrier"]
+
+
+class BatchItemError(AetherFlowError):
+    """Returned by a batched function in the place of a result, fails that item alone; raised to its caller."""
+
+
+class BatchResultError(AetherFlowError, TypeError):
+    """A batched function did not return one result for each item; all items of the batch fail.
+
+    Args:
+        name: The batcher's name.
+        items: How many items there were.
+        results: What it returned.
+    """
+
+    def __init__(self, name: str, items: int, results: object) -> None:
+        self.name = name
+        found = f"{len(results)} results" if _is_list(results) else f"a {type(results).__name__}"
+        super().__init__(
+            f"batcher {name!r}: the function was given {items} items and returned {found}; "
+            f"allowed: a list of as many results, in the order of the items, with an exception where one failed"
+        )
+
+
+class BatchInterruptedError(AetherFlowError):
+    """What carried the batch out was stopped in the middle; whether the item was done is not known.
+
+    Args:
+        name: The batcher's name.
+        cause: What stopped it.
+    """
+
+    def __init__(self, name: str, cause: BaseException) -> None:
+        self.name = name
+        super().__init__(f"batcher {name!r}: the batch was interrupted by {type(cause).__name__}")
+
+
+class Carrier:
+    """Calls a function with the items of a batch.
+
+    Args:
+        gathering: Where the batches come from and are counted.
+        func: The function.
+        retry_singly: Whether it is called again with each item alone when it raises.
+        land: Lets those go on who wait for a batch that has ended.
+    """
+
+    def __init__(
+        self, gathering: Gathering, func: Callable[..., Any], land: Callable[[Batch], None], *, retry_singly: bool
+    ) -> None:
+        self.is_async = _is_async(func)
+        self._name = name = gathering.name
+        self._gathering = gathering
+        self._func = func
+        self._land = land
+        self._retry_singly = retry_singly
+        self._site = Site(
+            names.BATCH_SPAN.format(node=name),
+            names.NODE_DURATION,
+            {},
+            {names.NODE_NAME: name, names.CODE_FUNCTION_NAME: _qualname(func)},
+            label=f"a batch of {name!r}",
+            is_kept=False,
+        )
+
+    async def carry_out(self, batch: Batch) -> None:
+        """Call the function and give each item what came of it; only an interruption is raised here too."""
+        batch.begun = True
+        try:
+            with self._observed(batch):
+                await self._call(batch)
+        except BaseException as error:
+            told = error if isinstance(error, Exception) else BatchInterruptedError(self._name, error)
+            told.__cause__ = None if told is error else error
+            for entry in batch.entries:
+                if not entry.is_done:
+                    entry.error = told
+            if told is not error:
+                raise
+        finally:
+            self._gathering.end(batch)
+            self._land(batch)
+
+    async def _call(self, batch: Batch) -> None:
+        entries = batch.entries
+        try:
+            results = await self._results(batch, entries)
+        except BatchResultError:
+            raise
+        except Exception as error:
+            if len(entries) == 1 or not self._retry_singly:
+                raise
+            retried(error, 1, 0.0)
+        else:
+            for entry, result in zip(entries, results, strict=True):
+                _settle(entry, result)
+            return
+        # Not while that error is handled: it would be the context of what each item may raise.
+        self._gathering.count_retry()
+        for entry in entries:
+            await self._call_singly(batch, entry)
+
+    async def _call_singly(self, batch: Batch, entry: Entry) -> None:
+        try:
+            (result,) = await self._results(batch, [entry])
+        except Exception as error:  # noqa: BLE001  # raised to the caller of this item
+            entry.error = error
+        else:
+            _settle(entry, result)
+
+    async def _results(self, batch: Batch, entries: Sequence[Entry]) -> Collection[Any]:
+        lead, _, rest, named = batch.given
+        results: Any = self._func(*lead, [entry.given.item for entry in entries], *rest, **named)
+        if self.is_async:
+            results = await results
+        if not _is_list(results) or len(results) != len(entries):
+            raise BatchResultError(self._name, len(entries), results)
+        return results
+
+    def _observed(self, batch: Batch) -> Observation:
+        """Return the observation of a batch: it belongs to none of its callers, and links to each."""
+        apart = baggage.clear(set_span_in_context(INVALID_SPAN))
+        origins = [entry.origin for entry in batch.entries if entry.origin is not None]
+        return current_observer().begin(self._site, {names.BATCH_SIZE: len(batch.entries)}, origins, apart)
+
+
+def _settle(entry: Entry, result: Any) -> None:
+    if isinstance(result, BaseException):
+        entry.error = result
+    else:
+        entry.result = result
+
+
+def _is_list(results: object) -> TypeGuard[Collection[Any]]:
+    return isinstance(results, Sized) and isinstance(results, Iterable) and not isinstance(results, _NO_LISTS)
+
+
+_NO_LISTS: Final = (str, bytes, Mapping, Set)
+
+
+def _is_async(func: Callable[..., Any]) -> bool:
+    while isinstance(func, partial):
+        func = func.func
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
+
+
+def _qualname(func: Callable[..., Any]) -> str:
+    return f"{getattr(func, '__module__', '')}.{getattr(func, '__qualname__', type(func).__qualname__)}"

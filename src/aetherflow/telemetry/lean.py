@@ -115,7 +115,7 @@ class Frame:
             so that no step of the system's clock puts a child outside its parent.
     """
 
-    __slots__ = ("flags", "offset", "origin", "parent", "state", "thread", "trace_id", "wire")
+    __slots__ = ("flags", "json", "offset", "origin", "parent", "state", "thread", "trace_id", "wire")
 
     def __init__(
         self,
@@ -135,6 +135,7 @@ class Frame:
         self.thread = thread
         self.offset = offset
         self.wire: tuple[bytes, bytes] | None = None
+        self.json: tuple[str, str, str] | None = None
 
 
 class Rest:

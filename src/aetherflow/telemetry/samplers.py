@@ -1,0 +1,258 @@
+"""Samplers for production: a limit of spans a second, and what keeps only the runs that somebody will look at.
+
+Metrics are exact under all of them: durations are kept whether or not an execution has a span.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanKind, StatusCode, TraceState, get_current_span
+from opentelemetry.util.types import Attributes
+from typing_extensions import override
+
+from aetherflow.errors import ConfigurationError
+from aetherflow.telemetry.lean import LeanSpan
+
+__all__ = ["KeepErrorsAndSlow", "RateLimit", "TailFilter", "TailStatistics"]
+
+_REMEMBERED: Final = 4096
+"""Traces whose decision is remembered for spans that end after the run did."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most so many spans a second; whole runs are sampled or not, decided when they begin.
+
+    What a run will cost is known only afterwards: the first run of a burst is let through however large, and what it
+    cost beyond the limit is made up for before another is.
+
+    Args:
+        spans_per_second: The limit, on average.
+        burst: Seconds of the limit that may be saved up while less is going on.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+
+    spans_per_second: float
+    burst: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("spans_per_second", "burst"):
+            _check_number(f"RateLimit({name}=…)", getattr(self, name), "a number above 0", above=True)
+
+    def sampler(self, spent: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> Sampler:
+        """Return the sampler.
+
+        Args:
+            spent: Tells how many spans there have been so far.
+            clock: Seconds, going forward.
+        """
+        return ParentBased(_RateLimited(self, spent, clock))
+
+
+class _RateLimited(Sampler):
+    def __init__(self, limit: RateLimit, spent: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._limit = limit
+        self._spent = spent
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens = limit.spans_per_second * limit.burst
+        self._seen = spent()
+        self._at = clock()
+
+    @override
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        state = get_current_span(parent_context).get_span_context().trace_state
+        if self._admits():
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
+        return SamplingResult(Decision.DROP, None, state)
+
+    def _admits(self) -> bool:
+        limit = self._limit
+        with self._lock:
+            now, spent = self._clock(), self._spent()
+            earned = (now - self._at) * limit.spans_per_second
+            tokens = min(self._tokens + earned, limit.spans_per_second * limit.burst) - (spent - self._seen)
+            self._tokens, self._seen, self._at = tokens, spent, now
+            return tokens > 0
+
+    @override
+    def get_description(self) -> str:
+        return f"RateLimit{{{self._limit.spans_per_second:g}/s}}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeepErrorsAndSlow:
+    """Export runs that failed or were slow, and a share of the others; decided when a run ends.
+
+    Until then its spans wait in a buffer, and so they cost what sampled spans cost, but for the export.
+
+    Args:
+        slower_than: Seconds from which a run is slow; its root in this process is what counts.
+        ratio: The share of the other runs that is kept, from 0 to 1, chosen by trace id.
+        max_spans: The most spans that wait. Beyond, the trace that has waited longest is decided on early.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+
+    slower_than: float = 1.0
+    ratio: float = 0.0
+    max_spans: int = 50_000
+
+    def __post_init__(self) -> None:
+        _check_number("KeepErrorsAndSlow(slower_than=…)", self.slower_than, "seconds above 0", above=True)
+        _check_number("KeepErrorsAndSlow(ratio=…)", self.ratio, "a share from 0 to 1", most=1)
+        if not isinstance(self.max_spans, int) or isinstance(self.max_spans, bool) or self.max_spans < 1:
+            raise ConfigurationError(
+                f"KeepErrorsAndSlow(max_spans={self.max_spans!r}): allowed is a whole number from 1"
+            )
+
+    def filter(self, following: SpanProcessor) -> TailFilter:
+        """Return the processor that decides, in front of another one."""
+        return TailFilter(self, following)
+
+
+def _check_number(what: str, value: object, allowed: str, *, above: bool = False, most: float | None = None) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (value > 0 if above else value >= 0) or (most is not None and value > most):  # type: ignore[operator]
+        raise ConfigurationError(f"{what.replace('…', repr(value))}: allowed is {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class TailStatistics:
+    """What has become of the spans that a :class:`TailFilter` was given.
+
+    Args:
+        kept: Spans handed on.
+        discarded: Spans of runs that nobody will look at.
+        overflowed: Spans among those whose run was decided on early, since too many were waiting.
+        waiting: Spans whose run has not ended.
+    """
+
+    kept: int
+    discarded: int
+    overflowed: int
+    waiting: int
+
+
+class _Trace:
+    """The spans of a trace that wait for its end."""
+
+    __slots__ = ("has_error", "spans")
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+        self.has_error = False
+
+
+class TailFilter(SpanProcessor):
+    """Hands on the spans of runs that are to be kept, when they have ended.
+
+    Args:
+        policy: What is to be kept.
+        following: What the spans are handed on to.
+    """
+
+    def __init__(self, policy: KeepErrorsAndSlow, following: SpanProcessor) -> None:
+        self._policy = policy
+        self._following = following
+        self._hand_on: Callable[[ReadableSpan], object] = getattr(following, "push", following.on_end)
+        self._slow = policy.slower_than * 1e9
+        self._bound = TraceIdRatioBased.get_bound_for_rate(policy.ratio)
+        self._waiting: OrderedDict[int, _Trace] = OrderedDict()
+        self._decided: OrderedDict[int, bool] = OrderedDict()
+        self._lock = threading.Lock()
+        self._kept = self._discarded = self._overflowed = self._count = 0
+
+    def statistics(self) -> TailStatistics:
+        """Return what has become of the spans so far."""
+        with self._lock:
+            return TailStatistics(self._kept, self._discarded, self._overflowed, self._count)
+
+    @override
+    def on_end(self, span: ReadableSpan) -> None:
+        """Take a span that has ended."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            self.push(span)
+
+    def push(self, span: ReadableSpan) -> None:
+        """Take a sampled span that has ended."""
+        trace_id = span.frame.trace_id if isinstance(span, LeanSpan) else span.get_span_context().trace_id  # type: ignore[union-attr]
+        parent = span.parent
+        with self._lock:
+            decided = self._decided.get(trace_id)
+            if decided is None:
+                ready = self._add(span, trace_id, is_root=parent is None or parent.is_remote)
+            else:
+                ready = [span] if decided else []
+                self._kept += len(ready)
+                self._discarded += not decided
+        for each in ready:
+            self._hand_on(each)
+
+    def _add(self, span: ReadableSpan, trace_id: int, *, is_root: bool) -> list[ReadableSpan]:
+        """Let a span wait; return those that wait no longer and are kept."""
+        trace = self._waiting.get(trace_id)
+        if trace is None:
+            trace = self._waiting[trace_id] = _Trace()
+        trace.spans.append(span)
+        self._count += 1
+        if span.status.status_code is StatusCode.ERROR:
+            trace.has_error = True
+        if is_root:
+            is_slow = (span.end_time or 0) - (span.start_time or 0) >= self._slow
+            return self._decide(trace_id, is_slow=is_slow)
+        if self._count > self._policy.max_spans:
+            oldest = next(iter(self._waiting))
+            before = self._discarded
+            kept = self._decide(oldest, is_slow=False)
+            self._overflowed += self._discarded - before
+            return kept
+        return []
+
+    def _decide(self, trace_id: int, *, is_slow: bool) -> list[ReadableSpan]:
+        trace = self._waiting.pop(trace_id)
+        keep = is_slow or trace.has_error or trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
+        self._decided[trace_id] = keep
+        if len(self._decided) > _REMEMBERED:
+            self._decided.popitem(last=False)
+        self._count -= len(trace.spans)
+        if keep:
+            self._kept += len(trace.spans)
+            return trace.spans
+        self._discarded += len(trace.spans)
+        return []
+
+    @override
+    def shutdown(self) -> None:
+        """Decide on what still waits, and shut down what follows."""
+        with self._lock:
+            ready = [span for trace_id in tuple(self._waiting) for span in self._decide(trace_id, is_slow=False)]
+        for each in ready:
+            self._hand_on(each)
+        self._following.shutdown()
+
+    @override
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush what follows; runs that have not ended go on waiting."""
+        return self._following.force_flush(timeout_millis)

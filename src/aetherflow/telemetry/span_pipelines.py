@@ -8,6 +8,8 @@ from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.encoder import MAX_REQUEST_BYTES, json_encoder, protobuf_encoder
 from aetherflow.telemetry.export_file import ProcessFile
 from aetherflow.telemetry.exporters import span_exporter
+from aetherflow.telemetry.lean import LeanSpan
+from aetherflow.telemetry.lean_wire import encode_lean, encode_lean_json
 from aetherflow.telemetry.otlp_transport import otlp_transport
 from aetherflow.telemetry.pipeline import QUEUE_BYTES, OnFull, SpanPipeline
 from aetherflow.telemetry.schedule import Schedule
@@ -34,6 +36,7 @@ def span_pipeline(
     # A piece of half the queue always finds room in the end.
     max_bytes = min(MAX_REQUEST_BYTES, queue_bytes // 2)
     encoder = json_encoder(max_bytes) if to.exporter == "file" else protobuf_encoder(max_bytes)
+    encoder.register(LeanSpan, encode_lean_json if to.exporter == "file" else encode_lean)
 
     def transport() -> Transport:
         if to.exporter == "file":

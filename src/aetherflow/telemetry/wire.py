@@ -33,6 +33,7 @@ __all__ = [
     "flags",
     "identity",
     "key_value",
+    "link",
     "name_and_kind",
     "parent_id",
     "plain",
@@ -42,6 +43,7 @@ __all__ = [
     "status",
     "text",
     "times",
+    "trace_state",
     "varint",
 ]
 
@@ -269,7 +271,8 @@ def _remoteness(context: SpanContext | None) -> bytes:
     return _flags(_HAS_IS_REMOTE | (_IS_REMOTE if context and context.is_remote else 0))
 
 
-def _trace_state(state: TraceState | None) -> bytes:
+def trace_state(state: TraceState | None) -> bytes:
+    """Encode the state of a trace."""
     if not state:
         return b""
     return delimited(3, text(",".join([f"{key}={value}" for key, value in state.items()])))
@@ -285,10 +288,11 @@ def _event(event: Event) -> bytes:
     return delimited(11, stamp + delimited(2, text(event.name)) + attributes(event.attributes, 3) + dropped)
 
 
-def _link(link: Link) -> bytes:
-    context = link.context
-    dropped = _counted(b"\x28", link.dropped_attributes)
-    rest = attributes(link.attributes, 4) + dropped + b"\x35" + _remoteness(context)
+def link(to: Link) -> bytes:
+    """Encode a link."""
+    context = to.context
+    dropped = _counted(b"\x28", to.dropped_attributes)
+    rest = attributes(to.attributes, 4) + dropped + b"\x35" + _remoteness(context)
     return delimited(13, identity(context.trace_id, context.span_id) + rest)
 
 
@@ -306,7 +310,7 @@ def encode_span(span: ReadableSpan) -> bytes:
         raise ValueError("a span without a context")
     parts = [
         identity(context.trace_id, context.span_id),
-        _trace_state(context.trace_state),
+        trace_state(context.trace_state),
         parent_id(parent.span_id) if parent else b"",
         name_and_kind(span.name, span.kind),
         times(span.start_time, span.end_time),
@@ -314,7 +318,7 @@ def encode_span(span: ReadableSpan) -> bytes:
         _counted(b"\x50", span.dropped_attributes),
         *map(_event, span.events),
         _counted(b"\x60", span.dropped_events),
-        *map(_link, span.links),
+        *map(link, span.links),
         _counted(b"\x70", span.dropped_links),
         status(span.status),
         flags(parent),

@@ -27,6 +27,8 @@ __all__ = [
     "flags",
     "identity",
     "key_value",
+    "link",
+    "listed",
     "name_and_kind",
     "parent_id",
     "quoted",
@@ -35,6 +37,7 @@ __all__ = [
     "scope_head",
     "status",
     "times",
+    "trace_state",
 ]
 
 quoted: Final = JSONEncoder().encode
@@ -171,11 +174,12 @@ def flags(context: SpanContext | None) -> str:
     return f',"flags":{_HAS_IS_REMOTE | (_IS_REMOTE if context and context.is_remote else 0)}'
 
 
-def _trace_state(state: TraceState | None) -> str:
+def trace_state(state: TraceState | None) -> str:
+    """Encode the state of a trace, with a comma before it."""
     if not state:
         return ""
-    listed = ",".join([f"{key}={value}" for key, value in state.items()])
-    return f',"traceState":{quoted(listed)}'
+    pairs = ",".join([f"{key}={value}" for key, value in state.items()])
+    return f',"traceState":{quoted(pairs)}'
 
 
 def _counted(field: str, count: int) -> str:
@@ -188,12 +192,14 @@ def _event(event: Event) -> str:
     return f"{{{parts[1:]}}}"
 
 
-def _link(link: Link) -> str:
-    context, dropped = link.context, _counted("droppedAttributesCount", link.dropped_attributes)
-    return f"{{{identity(context.trace_id, context.span_id)}{attributes(link.attributes)}{dropped}{flags(context)}}}"
+def link(to: Link) -> str:
+    """Encode a link."""
+    context, dropped = to.context, _counted("droppedAttributesCount", to.dropped_attributes)
+    return f"{{{identity(context.trace_id, context.span_id)}{attributes(to.attributes)}{dropped}{flags(context)}}}"
 
 
-def _listed(field: str, parts: Sequence[str]) -> str:
+def listed(field: str, parts: Sequence[str]) -> str:
+    """Encode a list as a field, with a comma before it."""
     return f',"{field}":[{",".join(parts)}]' if parts else ""
 
 
@@ -205,16 +211,16 @@ def encode_span(span: ReadableSpan) -> bytes:
     encoded = "".join(
         (
             identity(context.trace_id, context.span_id),
-            _trace_state(context.trace_state),
+            trace_state(context.trace_state),
             parent_id(parent.span_id) if parent else "",
             flags(parent),
             name_and_kind(span.name, span.kind),
             times(span.start_time, span.end_time),
             attributes(span.attributes),
             _counted("droppedAttributesCount", span.dropped_attributes),
-            _listed("events", [*map(_event, span.events)]),
+            listed("events", [*map(_event, span.events)]),
             _counted("droppedEventsCount", span.dropped_events),
-            _listed("links", [*map(_link, span.links)]),
+            listed("links", [*map(link, span.links)]),
             _counted("droppedLinksCount", span.dropped_links),
             status(span.status),
         )

@@ -348,6 +348,11 @@ class LeanSpan(trace.Span, ReadableSpan):
         return [] if self.rest is None else [Link(context) for context in self.rest.links]
 
     @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return self.frame.origin
+
+    @property
     @override
     def name(self) -> str:
         full = self.inflated

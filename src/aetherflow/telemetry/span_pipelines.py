@@ -36,7 +36,8 @@ def span_pipeline(
     # A piece of half the queue always finds room in the end.
     max_bytes = min(MAX_REQUEST_BYTES, queue_bytes // 2)
     encoder = json_encoder(max_bytes) if to.exporter == "file" else protobuf_encoder(max_bytes)
-    encoder.register(LeanSpan, encode_lean_json if to.exporter == "file" else encode_lean)
+    encode = encode_lean_json if to.exporter == "file" else encode_lean
+    encoder.register(LeanSpan, encode, lambda span: encoder.group(span.origin.tracer.resource, span.origin.scope))
 
     def transport() -> Transport:
         if to.exporter == "file":

@@ -91,7 +91,7 @@ class _RateLimited(Sampler):
         with self._lock:
             now, spent = self._clock(), self._spent()
             earned = (now - self._at) * limit.spans_per_second
-            tokens = min(self._tokens + earned, limit.spans_per_second * limit.burst) - (spent - self._seen)
+            tokens = min(self._tokens - (spent - self._seen) + earned, limit.spans_per_second * limit.burst)
             self._tokens, self._seen, self._at = tokens, spent, now
             return tokens > 0
 

@@ -42,7 +42,9 @@ from aetherflow.resources.pooling import (
 )
 from aetherflow.telemetry.health import HealthMonitor, HealthReport
 from aetherflow.telemetry.instruments import PerformanceMonitor, perf_monitor
+from aetherflow.telemetry.ledger import SpanLedger
 from aetherflow.telemetry.profile_policy import ProfilePolicy
+from aetherflow.telemetry.sampling_policy import KeepErrorsAndSlow, RateLimit
 from aetherflow.telemetry.setup import Telemetry, configure
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "FlowRun",
     "HealthMonitor",
     "HealthReport",
+    "KeepErrorsAndSlow",
     "MissingInputError",
     "Node",
     "NodeCache",
@@ -85,8 +88,10 @@ __all__ = [
     "PoolStatistics",
     "PoolTimeoutError",
     "ProfilePolicy",
+    "RateLimit",
     "RemoteError",
     "RetryPolicy",
+    "SpanLedger",
     "SplitError",
     "Stream",
     "StreamError",

@@ -16,7 +16,8 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from aetherflow import ConfigurationError, node
 from aetherflow.telemetry.active import Providers, set_active
-from aetherflow.telemetry.samplers import KeepErrorsAndSlow, RateLimit, TailFilter
+from aetherflow.telemetry.samplers import TailFilter, rate_limited
+from aetherflow.telemetry.sampling_policy import KeepErrorsAndSlow, RateLimit
 from aetherflow.testing import FakeClock
 
 
@@ -40,7 +41,7 @@ def filtered(policy: KeepErrorsAndSlow) -> Iterator[tuple[TailFilter, InMemorySp
     """Have AetherFlow emit to a provider whose only processor decides at the end of runs."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
-    tail = policy.filter(SimpleSpanProcessor(exporter))
+    tail = TailFilter(policy, SimpleSpanProcessor(exporter))
     provider.add_span_processor(tail)
     set_active(Providers(provider))
     try:
@@ -89,7 +90,7 @@ def span(trace: int, *, root: bool = False, error: bool = False) -> ReadableSpan
 def test_every_span_is_kept_discarded_or_waiting(given: Sequence[tuple[int, bool, bool]], room: int) -> None:
     """In any order, with any room: the three add up, and no more wait than there is room for."""
     exporter = InMemorySpanExporter()
-    tail = KeepErrorsAndSlow(slower_than=60, max_spans=room).filter(SimpleSpanProcessor(exporter))
+    tail = TailFilter(KeepErrorsAndSlow(slower_than=60, max_spans=room), SimpleSpanProcessor(exporter))
     for count, (trace, root, error) in enumerate(given, start=1):
         tail.on_end(span(trace, root=root, error=error))
         found = tail.statistics()
@@ -104,7 +105,7 @@ def test_every_span_is_kept_discarded_or_waiting(given: Sequence[tuple[int, bool
 def test_a_span_that_ends_after_its_run_shares_its_fate() -> None:
     """As that of a stream that was left, or of a thread that was late."""
     exporter = InMemorySpanExporter()
-    tail = KeepErrorsAndSlow(slower_than=60).filter(SimpleSpanProcessor(exporter))
+    tail = TailFilter(KeepErrorsAndSlow(slower_than=60), SimpleSpanProcessor(exporter))
     for trace, error in ((1, True), (2, False)):
         tail.on_end(span(trace, root=True, error=error))
         tail.on_end(span(trace))
@@ -115,7 +116,7 @@ def test_a_span_that_ends_after_its_run_shares_its_fate() -> None:
 def test_the_rate_holds_on_average(runs: Sequence[tuple[float, int]]) -> None:
     """Whatever runs cost: no more spans than time and burst allow, but for the last run let through."""
     clock, spent, largest = FakeClock(), 0, 0
-    sampler = RateLimit(spans_per_second=10, burst=2).sampler(lambda: spent, clock.monotonic)
+    sampler = rate_limited(RateLimit(spans_per_second=10, burst=2), lambda: spent, clock.monotonic)
     for pause, spans in runs:
         clock.advance(pause)
         if sampler.should_sample(None, 1, "run").decision is Decision.RECORD_AND_SAMPLE:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
@@ -15,6 +15,10 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.destination import Exporter
 from aetherflow.telemetry.health import HealthMonitor
 from aetherflow.telemetry.profile_policy import ProfilePolicy
+from aetherflow.telemetry.sampling_policy import KeepErrorsAndSlow, OnFull, RateLimit, is_sampler
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 __all__ = ["AlreadyConfiguredError", "Arguments"]
 
@@ -50,6 +54,9 @@ class Arguments:
     health: HealthMonitor | bool
     profile: ProfilePolicy | None
     logs: bool
+    sampler: Sampler | RateLimit | KeepErrorsAndSlow | None
+    on_full: OnFull
+    queue_bytes: int
     set_global: bool
     directory: Path
 
@@ -65,6 +72,16 @@ class Arguments:
             raise ConfigurationError(f"health is {self.health!r}; allowed: a HealthMonitor, True, False")
         if not isinstance(self.profile, ProfilePolicy | None):
             raise ConfigurationError(f"profile is {self.profile!r}; allowed: a ProfilePolicy, or None")
+        if self.on_full not in get_args(OnFull):
+            raise ConfigurationError(f"on_full is {self.on_full!r}; allowed: {', '.join(get_args(OnFull))}")
+        is_number = isinstance(self.queue_bytes, int) and not isinstance(self.queue_bytes, bool)
+        if not is_number or self.queue_bytes < 1:
+            raise ConfigurationError(f"queue_bytes is {self.queue_bytes!r}; allowed: a whole number of bytes, from 1")
+        if self.sampler is not None and not is_sampler(self.sampler):
+            raise ConfigurationError(
+                f"sampler is {self.sampler!r}; allowed: a Sampler of OpenTelemetry's SDK, a RateLimit, "
+                "a KeepErrorsAndSlow, or None"
+            )
         for name in ("logs", "set_global"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}; allowed: True, False")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final
 
 from opentelemetry import _logs, metrics, trace
 
@@ -17,6 +19,10 @@ from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.export_file import ProcessFile
 from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.helper_thread import HelperThread, finish
+from aetherflow.telemetry.ledger import SpanLedger
+
+if TYPE_CHECKING:
+    from aetherflow.telemetry.pipeline import SpanPipeline
 
 __all__ = ["EXIT_TIMEOUT", "SHUTDOWN_TIMEOUT", "Route", "Telemetry"]
 
@@ -26,6 +32,7 @@ SHUTDOWN_TIMEOUT: Final = 2.0
 """Seconds that :meth:`Telemetry.shutdown` waits unless told otherwise."""
 
 _LOGGER: Final = logging.getLogger("aetherflow")
+_SHARE_OF_TIMEOUT: Final = 0.9
 _Provider = TypeVar("_Provider", bound=trace.TracerProvider | metrics.MeterProvider | _logs.LoggerProvider)
 
 
@@ -37,16 +44,29 @@ class Route(Generic[_Provider]):
         provider: Where the signal enters; None where it is turned off: whatever is set globally, now or later.
         destinations: Where a provider that we made sends it; empty where the provider is not ours.
         file: What a file destination writes to.
+        pipelines: What spans go through in a provider that we made.
         is_declared: Whether the provider was made from ``OTEL_CONFIG_FILE``: it is ours to close.
     """
 
-    __slots__ = ("_destinations", "_file", "_flush", "_helper", "_is_declared", "_shutdown", "is_ours", "provider")
+    __slots__ = (
+        "__weakref__",
+        "_destinations",
+        "_file",
+        "_flush",
+        "_helper",
+        "_is_declared",
+        "_pipelines",
+        "_shutdown",
+        "is_ours",
+        "provider",
+    )
 
     def __init__(
         self,
         provider: _Provider | None,
         destinations: tuple[Destination, ...],
         file: ProcessFile,
+        pipelines: Sequence[SpanPipeline] = (),
         *,
         is_declared: bool = False,
     ) -> None:
@@ -55,6 +75,7 @@ class Route(Generic[_Provider]):
         self._is_declared = is_declared
         self._destinations = destinations
         self._file = file
+        self._pipelines = tuple(pipelines)
         # The API knows neither: an application may have set a provider that cannot be flushed.
         self._flush: Callable[[], object] | None = getattr(provider, "force_flush", None)
         self._shutdown: Callable[[], object] | None = getattr(provider, "shutdown", None) if self.is_ours else None
@@ -80,13 +101,29 @@ class Route(Generic[_Provider]):
         """Begin to export what was recorded so far."""
         return [self._helper.submit(self._flush)] if self._helper and self._flush else []
 
-    def close(self) -> list[Future[object]]:
-        """Begin to export what is left and to stop; the thread ends, the application's own provider does not."""
+    def close(self, timeout: float) -> list[Future[object]]:
+        """Begin to export what is left and to stop; the thread ends, the application's own provider does not.
+
+        Args:
+            timeout: Seconds after which spans are given up.
+        """
         if self._helper is None:
             return []
-        closing = [self._helper.submit(self._shutdown)] if self._shutdown else []
+        closing = [self._helper.submit(partial(self._close, timeout))] if self._shutdown else []
         self._helper.stop()
         return closing
+
+    def _close(self, timeout: float) -> bool:
+        # A little less than the caller waits, so that it is told what became of the spans.
+        end = time.monotonic() + timeout * _SHARE_OF_TIMEOUT
+        closed = [pipeline.close(max(end - time.monotonic(), 0.0)) for pipeline in self._pipelines]
+        if self._shutdown is not None:
+            self._shutdown()
+        return all(closed)
+
+    def ledger(self) -> SpanLedger:
+        """Return what became of the spans of a provider that we made."""
+        return sum((pipeline.ledger() for pipeline in self._pipelines), SpanLedger())
 
 
 @final
@@ -214,11 +251,18 @@ class Telemetry:
         self._closed.set()
         self._forget(self)
         self._undo.close()
-        finished = finish([each for way in self._ways() for each in way.close()], timeout)
+        finished = finish([each for way in self._ways() for each in way.close(timeout)], timeout)
         self._undo_last.close()
         if not finished:
             _LOGGER.warning("telemetry was not all exported within %g s of shutdown; the rest is lost", timeout)
         return finished
+
+    def ledger(self) -> SpanLedger:
+        """Return what became of every span of this process so far.
+
+        Empty where the provider is the application's: nobody can tell then.
+        """
+        return self._traces.ledger()
 
     def _ways(self) -> Iterator[Route[Any]]:
         yield self._traces

@@ -11,27 +11,25 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from typing_extensions import override
 
 from aetherflow.errors import ConfigurationError
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import gauges
 from aetherflow.telemetry.encoder import EncodedChunk, Piece, SpanEncoder
 from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.ledger import LossLog, SpanBooks, SpanLedger
 from aetherflow.telemetry.piece_queue import PieceQueue
+from aetherflow.telemetry.sampling_policy import QUEUE_BYTES, OnFull
 from aetherflow.telemetry.schedule import Schedule
 from aetherflow.telemetry.transport import Delivery, Transport
 
-__all__ = ["BLOCK_TIMEOUT", "CHUNK", "QUEUE_BYTES", "OnFull", "SpanPipeline"]
+__all__ = ["BLOCK_TIMEOUT", "CHUNK", "SpanPipeline"]
 
-OnFull = Literal["drop", "block"]
-"""What happens to a chunk that the queue has no room for: it is dropped, or its thread waits, with a time limit."""
-
-QUEUE_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of encoded spans that may wait or be under way, unless told otherwise."""
 CHUNK: Final = 1024
 """Spans that are encoded at a time: few enough to hold no thread up, enough to make the rest of the work cheap."""
 BLOCK_TIMEOUT: Final = 5.0
@@ -85,6 +83,12 @@ class SpanPipeline(SpanProcessor):
         self._begin()
         self._start_worker()
         renew_in_children(self)
+        gauges.observe(names.TELEMETRY_SPANS, self, SpanPipeline._outcomes)
+
+    def _outcomes(self) -> list[gauges.Reading]:
+        ledger = self.ledger()
+        outcomes = (("exported", ledger.exported), ("dropped", ledger.dropped), ("failed", ledger.failed))
+        return [(count, {names.TELEMETRY_OUTCOME: outcome}) for outcome, count in outcomes]
 
     def _begin(self) -> None:
         """Make what belongs to one process."""
@@ -284,6 +288,11 @@ class SpanPipeline(SpanProcessor):
         del self._pending[:late]
         lot = self._books.take(late)
         self._books.settle(lot, dropped=late, reason="shutdown")
+
+    @property
+    def started(self) -> int:
+        """How many spans were handed over so far."""
+        return self._books.taken + len(self._pending)
 
     def ledger(self) -> SpanLedger:
         """Return what became of every span of this process so far."""

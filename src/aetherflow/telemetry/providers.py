@@ -23,28 +23,50 @@ from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.export_file import ProcessFile
 from aetherflow.telemetry.exporters import log_exporter, metric_reader
 from aetherflow.telemetry.forks import renew_in_children
+from aetherflow.telemetry.pipeline import SpanPipeline
+from aetherflow.telemetry.samplers import TailFilter, rate_limited
+from aetherflow.telemetry.sampling_policy import QUEUE_BYTES, KeepErrorsAndSlow, OnFull, RateLimit
 from aetherflow.telemetry.span_pipelines import span_pipeline
 
 __all__ = ["make_logger_provider", "make_meter_provider", "make_tracer_provider"]
 
 
 def make_tracer_provider(
-    destinations: Iterable[Destination], file: ProcessFile, service_name: str | None
-) -> TracerProvider:
-    """Return a provider that exports spans.
+    destinations: Iterable[Destination],
+    file: ProcessFile,
+    service_name: str | None,
+    sampling: Sampler | RateLimit | KeepErrorsAndSlow | None = None,
+    *,
+    on_full: OnFull = "drop",
+    queue_bytes: int = QUEUE_BYTES,
+) -> tuple[TracerProvider, list[SpanPipeline]]:
+    """Return a provider that exports spans, and the pipelines that they go through.
 
     Args:
         destinations: Where to.
         file: What a file destination writes to.
         service_name: The service's name; None for what the variables say, or else the program's.
+        sampling: Which spans; None for what the variables say.
+        on_full: As for :class:`SpanPipeline`.
+        queue_bytes: As for :class:`SpanPipeline`.
 
     Raises:
         ConfigurationError: A variable names something that is not there.
     """
-    provider = TracerProvider(_sampler(), _resource(service_name), shutdown_on_exit=False)
-    for each in destinations:
-        provider.add_span_processor(span_pipeline(each, file))
-    return provider
+    pipelines = [span_pipeline(each, file, on_full=on_full, queue_bytes=queue_bytes) for each in destinations]
+    sampler: Sampler | None
+    if isinstance(sampling, RateLimit):
+        sampler = rate_limited(sampling, lambda: pipelines[0].started)
+    elif sampling is None or isinstance(sampling, KeepErrorsAndSlow):
+        sampler = _sampler()
+    else:
+        sampler = sampling
+    provider = TracerProvider(sampler, _resource(service_name), shutdown_on_exit=False)
+    for pipeline in pipelines:
+        provider.add_span_processor(
+            TailFilter(sampling, pipeline) if isinstance(sampling, KeepErrorsAndSlow) else pipeline
+        )
+    return provider, pipelines
 
 
 def make_meter_provider(

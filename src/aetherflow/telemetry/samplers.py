@@ -1,4 +1,4 @@
-"""Samplers for production: a limit of spans a second, and what keeps only the runs that somebody will look at.
+"""What keeps to the sampling policies: a limit of spans a second, and only the runs that somebody will look at.
 
 Metrics are exact under all of them: durations are kept whether or not an execution has a span.
 """
@@ -19,45 +19,24 @@ from opentelemetry.trace import Link, SpanKind, StatusCode, TraceState, get_curr
 from opentelemetry.util.types import Attributes
 from typing_extensions import override
 
-from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.lean import LeanSpan
+from aetherflow.telemetry.sampling_policy import KeepErrorsAndSlow, RateLimit
 
-__all__ = ["KeepErrorsAndSlow", "RateLimit", "TailFilter", "TailStatistics"]
+__all__ = ["TailFilter", "TailStatistics", "rate_limited"]
 
 _REMEMBERED: Final = 4096
 """Traces whose decision is remembered for spans that end after the run did."""
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """At most so many spans a second; whole runs are sampled or not, decided when they begin.
-
-    What a run will cost is known only afterwards: the first run of a burst is let through however large, and what it
-    cost beyond the limit is made up for before another is.
+def rate_limited(limit: RateLimit, spent: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> Sampler:
+    """Return a sampler that keeps to a limit.
 
     Args:
-        spans_per_second: The limit, on average.
-        burst: Seconds of the limit that may be saved up while less is going on.
-
-    Raises:
-        ConfigurationError: A value is not allowed.
+        limit: The limit.
+        spent: Tells how many spans there have been so far.
+        clock: Seconds, going forward.
     """
-
-    spans_per_second: float
-    burst: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("spans_per_second", "burst"):
-            _check_number(f"RateLimit({name}=…)", getattr(self, name), "a number above 0", above=True)
-
-    def sampler(self, spent: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> Sampler:
-        """Return the sampler.
-
-        Args:
-            spent: Tells how many spans there have been so far.
-            clock: Seconds, going forward.
-        """
-        return ParentBased(_RateLimited(self, spent, clock))
+    return ParentBased(_RateLimited(limit, spent, clock))
 
 
 class _RateLimited(Sampler):
@@ -98,44 +77,6 @@ class _RateLimited(Sampler):
     @override
     def get_description(self) -> str:
         return f"RateLimit{{{self._limit.spans_per_second:g}/s}}"
-
-
-@dataclass(frozen=True, slots=True)
-class KeepErrorsAndSlow:
-    """Export runs that failed or were slow, and a share of the others; decided when a run ends.
-
-    Until then its spans wait in a buffer, and so they cost what sampled spans cost, but for the export.
-
-    Args:
-        slower_than: Seconds from which a run is slow; its root in this process is what counts.
-        ratio: The share of the other runs that is kept, from 0 to 1, chosen by trace id.
-        max_spans: The most spans that wait. Beyond, the trace that has waited longest is decided on early.
-
-    Raises:
-        ConfigurationError: A value is not allowed.
-    """
-
-    slower_than: float = 1.0
-    ratio: float = 0.0
-    max_spans: int = 50_000
-
-    def __post_init__(self) -> None:
-        _check_number("KeepErrorsAndSlow(slower_than=…)", self.slower_than, "seconds above 0", above=True)
-        _check_number("KeepErrorsAndSlow(ratio=…)", self.ratio, "a share from 0 to 1", most=1)
-        if not isinstance(self.max_spans, int) or isinstance(self.max_spans, bool) or self.max_spans < 1:
-            raise ConfigurationError(
-                f"KeepErrorsAndSlow(max_spans={self.max_spans!r}): allowed is a whole number from 1"
-            )
-
-    def filter(self, following: SpanProcessor) -> TailFilter:
-        """Return the processor that decides, in front of another one."""
-        return TailFilter(self, following)
-
-
-def _check_number(what: str, value: object, allowed: str, *, above: bool = False, most: float | None = None) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not (value > 0 if above else value >= 0) or (most is not None and value > most):  # type: ignore[operator]
-        raise ConfigurationError(f"{what.replace('…', repr(value))}: allowed is {allowed}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from opentelemetry import _logs, metrics, trace
@@ -34,6 +34,10 @@ from aetherflow.telemetry.handle import EXIT_TIMEOUT, Route, Telemetry
 from aetherflow.telemetry.health import HealthMonitor, current_monitor, set_current_monitor
 from aetherflow.telemetry.profile_policy import ProfilePolicy, policy_from_environment
 from aetherflow.telemetry.profiling import install
+from aetherflow.telemetry.sampling_policy import QUEUE_BYTES, KeepErrorsAndSlow, OnFull, RateLimit
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 __all__ = ["AlreadyConfiguredError", "Telemetry", "configure"]
 
@@ -52,6 +56,9 @@ def configure(
     health: HealthMonitor | bool = False,
     profile: ProfilePolicy | None = None,
     logs: bool = False,
+    sampler: Sampler | RateLimit | KeepErrorsAndSlow | None = None,
+    on_full: OnFull = "drop",
+    queue_bytes: int = QUEUE_BYTES,
     set_global: bool = True,
     directory: str | os.PathLike[str] | None = None,
 ) -> Telemetry:
@@ -76,6 +83,11 @@ def configure(
             for people in a terminal, each with the trace, flow and node it was made in. What the application has
             configured of either stays. Where the variables name an exporter of logs or an OTLP endpoint, or
             ``exporter`` insists, they are exported too.
+        sampler: Which runs have spans: a limit of spans a second, failed and slow runs only, or any sampler of the SDK;
+            by default what ``OTEL_TRACES_SAMPLER`` says. Metrics are exact under all of them.
+        on_full: What happens to spans while the export queue is full: ``drop`` drops and counts them, ``block`` has the
+            thread that made them wait, for 5 seconds at most.
+        queue_bytes: Encoded bytes that the queue holds at most.
         set_global: Whether the providers become OpenTelemetry's global ones, where the application has set none;
             else AetherFlow alone uses them.
         directory: Where files are written; by default ``AETHER_EXPORT_DIRECTORY``, or ``.aetherflow``.
@@ -96,6 +108,9 @@ def configure(
         health=health,
         profile=profile,
         logs=logs,
+        sampler=sampler,
+        on_full=on_full,
+        queue_bytes=queue_bytes,
         set_global=set_global,
         directory=Path(directory or export_directory()).absolute(),
     )
@@ -189,25 +204,35 @@ class _Plan:
     file: ProcessFile
 
     def route(self, arguments: Arguments, undo: ExitStack) -> Route[Any]:
-        provider = self.provider
+        provider, pipelines = self.provider, ()
         if self.destinations:
-            provider = self._made(arguments)
+            provider, pipelines = self._made(arguments)
             _state.made.add(provider)
-        route = Route(provider, self.destinations, self.file, is_declared=self.is_declared)
-        undo.callback(route.close)
+        route = Route(provider, self.destinations, self.file, pipelines, is_declared=self.is_declared)
+        undo.callback(route.close, 0.0)
         return route
 
-    def _made(self, arguments: Arguments) -> Any:
+    def _made(self, arguments: Arguments) -> tuple[Any, tuple[Any, ...]]:
+        """Return a provider, and the pipelines that spans go through in it."""
         from aetherflow.telemetry import providers
 
         name = arguments.service_name
         match self.signal:
             case "traces":
-                return providers.make_tracer_provider(self.destinations, self.file, name)
+                provider, pipelines = providers.make_tracer_provider(
+                    self.destinations,
+                    self.file,
+                    name,
+                    arguments.sampler,
+                    on_full=arguments.on_full,
+                    queue_bytes=arguments.queue_bytes,
+                )
+                return provider, tuple(pipelines)
             case "metrics":
-                return providers.make_meter_provider(self.destinations, self.file, name, arguments.metric_interval)
+                interval = arguments.metric_interval
+                return providers.make_meter_provider(self.destinations, self.file, name, interval), ()
             case "logs":
-                return providers.make_logger_provider(self.destinations, self.file, name)
+                return providers.make_logger_provider(self.destinations, self.file, name), ()
 
 
 def _plan(

@@ -11,7 +11,8 @@ from aetherflow.telemetry.exporters import span_exporter
 from aetherflow.telemetry.lean import LeanSpan
 from aetherflow.telemetry.lean_wire import encode_lean, encode_lean_json
 from aetherflow.telemetry.otlp_transport import otlp_transport
-from aetherflow.telemetry.pipeline import QUEUE_BYTES, OnFull, SpanPipeline
+from aetherflow.telemetry.pipeline import SpanPipeline
+from aetherflow.telemetry.sampling_policy import QUEUE_BYTES, OnFull
 from aetherflow.telemetry.schedule import Schedule
 from aetherflow.telemetry.transport import FileTransport, Transport
 

@@ -377,10 +377,23 @@ def test_durations_are_kept_once(remote):
     assert (stats["odd_fails"]["count"], stats["odd_fails"]["error_count"], failed.count) == (2, 1, 1)
 
 
+def test_workers_are_told_by_their_number(remote):
+    """How many there are, how many have work, and how many tasks wait for one."""
+    with CapturedTelemetry() as captured:
+        numbers.map(twice, executor=remote).run({"count": 3})
+        workers = captured.points(names.EXECUTOR_WORKERS.name, {names.EXECUTOR_NAME: remote})
+        (queue,) = captured.points(names.EXECUTOR_QUEUE.name, {names.EXECUTOR_NAME: remote})
+    assert {point.attributes[names.EXECUTOR_STATE] for point in workers} == {"idle", "used"}
+    assert sum(point.value for point in workers) >= 1
+    assert queue.value == 0
+
+
 def test_retries_happen_on_the_worker(remote):
-    """A node's retries run where it runs, and are told on its span."""
+    """A node's retries run where it runs, are told on its span, and counted here."""
     with CapturedTelemetry() as captured:
         assert run_one(samples.flaky, remote) != os.getpid()
+        (retries,) = captured.points(names.NODE_RETRIES.name, {names.NODE_NAME: "flaky"})
+    assert (retries.value, retries.attributes[names.ERROR_TYPE]) == (1, "ConnectionError")
     (span,) = captured.spans_named("flaky")
     (event,) = span.events
     assert event.name == names.RETRY_EVENT

@@ -19,6 +19,7 @@ from aetherflow.engine.plan import CallOp, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.streaming import Stream, close_all
 from aetherflow.engine.together import Calls
+from aetherflow.engine.under_way import begin_apart, end_apart
 from aetherflow.resources.batching import Batcher
 from aetherflow.resources.gathering import Entry
 from aetherflow.telemetry.observation import Observer
@@ -120,7 +121,11 @@ class SyncDriver(_Opening):
     async def call(self, op: CallOp, slots: Slots) -> Any:
         """Execute a node and return its result."""
         if op.executor is not None and not is_worker():
-            return _sent(self.observer, op, slots).wait()
+            key = begin_apart(op.site)
+            try:
+                return _sent(self.observer, op, slots).wait()
+            finally:
+                end_apart(key)
         if op.kind is Kind.SYNC:
             return observed(self.observer, op, slots)
         if op.kind is Kind.ASYNC:
@@ -160,7 +165,11 @@ class AsyncDriver(_Opening):
         """Execute a node and return its result."""
         op = op.on_loop or op
         if op.executor is not None and not is_worker():
-            return await _sent(self.observer, op, slots).arrival(off_loop)
+            key = begin_apart(op.site)
+            try:
+                return await _sent(self.observer, op, slots).arrival(off_loop)
+            finally:
+                end_apart(key)
         if op.kind is Kind.SYNC:
             return await off_loop(observed, self.observer, op, slots)
         if op.kind is Kind.ASYNC:

@@ -13,12 +13,14 @@ from aetherflow.engine.feeds import feed_of
 from aetherflow.engine.loops import Home
 from aetherflow.engine.plan import PARTITION, UNSET, CallOp, Slots
 from aetherflow.engine.streaming import Stream
+from aetherflow.engine.under_way import begin_apart, end_apart, shows_node
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
 from aetherflow.telemetry.observation import Observation, Observer
 
 __all__ = ["begun", "contexts", "links", "observed", "observed_async", "opened", "told"]
 
 
+@shows_node
 def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute a synchronous node with its span current."""
     with begun(observer, op, slots):
@@ -27,8 +29,12 @@ def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
 
 async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute an asynchronous node with its span current."""
-    with begun(observer, op, slots):
-        return await op.invoke(slots)
+    key = begin_apart(op.site)
+    try:
+        with begun(observer, op, slots):
+            return await op.invoke(slots)
+    finally:
+        end_apart(key)
 
 
 def begun(observer: Observer, op: CallOp, slots: Slots) -> Observation:
@@ -72,4 +78,4 @@ def opened(observer: Observer, op: CallOp, slots: Slots, home: Home | None = Non
         home: The loop that an asynchronous generator is to run on; None for that of the first pull.
     """
     observe = partial(observer.begin, op.site, told(op, slots), links(op, slots), get_current())
-    return Stream(feed_of(op.invoke(slots), home), op.task.name, observe)
+    return Stream(feed_of(op.invoke(slots), home), op.task.name, observe, op.site)

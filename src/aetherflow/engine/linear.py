@@ -11,12 +11,14 @@ from typing import Any
 
 from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
+from aetherflow.engine.under_way import shows_chain
 from aetherflow.telemetry.accumulators import FOLD_AT
 from aetherflow.telemetry.observation import Lane, Observation, Observer, offer
 
 __all__ = ["run_metered", "run_observed", "run_traced"]
 
 
+@shows_chain
 def run_metered(plan: Plan, slots: Slots) -> Any:
     """Run a straight chain without spans and return its last output; durations are kept."""
     started = before = perf_counter_ns()
@@ -55,6 +57,7 @@ def run_observed(plan: Plan, slots: Slots, observer: Observer) -> Any:
     return value
 
 
+@shows_chain
 def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
     """Run the nodes of a straight chain with their spans below a run's; return the last output."""
     value = None

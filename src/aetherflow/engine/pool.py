@@ -14,10 +14,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
+from time import perf_counter_ns
 from typing import Any, Final
 
 from aetherflow.config import perf_config
 from aetherflow.resources.waiting import lent_thread, works_for
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import gauges
+from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.observer import emit
 
 __all__ = ["Outcome", "PoolFuture", "ThreadPool", "Ticket", "default_pool", "lent_thread", "side_by_side"]
 
@@ -34,17 +39,17 @@ class Ticket:
     ``is_sure`` tells whether a thread was free for it, or started for it, when it was submitted.
     """
 
-    __slots__ = ("is_sure", "work")
+    __slots__ = ("is_sure", "submitted", "work")
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.work: Callable[[], object] | None = work
         self.is_sure = True
+        self.submitted = perf_counter_ns()
 
-    def use(self) -> None:
-        """Run the work; nothing of it is held on to, so that a waiting thread keeps no result alive."""
+    def take(self) -> Callable[[], object] | None:
+        """Return the work, once."""
         work, self.work = self.work, None
-        if work is not None:
-            work()
+        return work
 
 
 class PoolFuture(Future[Any]):
@@ -72,12 +77,17 @@ class ThreadPool:
     Args:
         size: The most threads at once.
         name: Prefix of the threads' names.
+        executor: Its name in metrics; None for ``name``.
     """
 
-    def __init__(self, size: int, name: str = "aetherflow") -> None:
+    def __init__(self, size: int, name: str = "aetherflow", *, executor: str | None = None) -> None:
         self.size = size
         self.name = name
+        self.attributes = {names.EXECUTOR_NAME: executor or name}
+        self._waits = registry.series(names.EXECUTOR_WAIT, self.attributes)
         self._reset()
+        gauges.observe(names.EXECUTOR_QUEUE, self, _queue_readings)
+        gauges.observe(names.EXECUTOR_WORKERS, self, _worker_readings)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._reset)  # the parent's threads are not in the child
 
@@ -166,7 +176,17 @@ class ThreadPool:
     def _work(self) -> None:
         works_for(self)
         while (ticket := self._take()) is not None:
-            ticket.use()
+            self._use(ticket)
+
+    def _use(self, ticket: Ticket) -> None:
+        """Run the work; nothing of it is held on to, so that a waiting thread keeps no result alive."""
+        work = ticket.take()
+        if work is None:
+            with self._lock:
+                self._withdrawn -= 1
+            return
+        emit(self._waits, perf_counter_ns() - ticket.submitted)
+        work()
 
     def _take(self) -> Ticket | None:
         """Return the next ticket, or None where the thread is to end."""
@@ -179,6 +199,7 @@ class ThreadPool:
                     return self._queue.get_nowait()
                 except Empty:  # known under the lock: nothing can be put between looking and being counted as idle
                     self._idle += 1
+                    self._withdrawn = 0
             try:
                 return self._queue.get(timeout=IDLE_SECONDS)
             except Empty:
@@ -195,7 +216,18 @@ class ThreadPool:
 
     def statistics(self) -> dict[str, int]:
         """Return how many threads there are, how many are idle, and how many calls wait."""
-        return {"workers": self._threads, "idle": self._idle, "queued": self._queue.qsize(), "size": self.size}
+        queued = max(self._queue.qsize() - max(self._withdrawn, 0), 0)
+        return {"workers": self._threads, "idle": self._idle, "queued": queued, "size": self.size}
+
+
+def _queue_readings(pool: ThreadPool) -> list[gauges.Reading]:
+    return [(pool.statistics()["queued"], pool.attributes)]
+
+
+def _worker_readings(pool: ThreadPool) -> list[gauges.Reading]:
+    found = pool.statistics()
+    states = {"idle": found["idle"], "used": found["workers"] - found["idle"]}
+    return [(count, {**pool.attributes, names.EXECUTOR_STATE: state}) for state, count in states.items()]
 
 
 class _Default:
@@ -208,7 +240,7 @@ def default_pool() -> ThreadPool:
     if _Default.pool is None:
         with _Default.lock:
             if _Default.pool is None:
-                _Default.pool = ThreadPool(perf_config.max_threads)
+                _Default.pool = ThreadPool(perf_config.max_threads, executor="thread")
     return _Default.pool
 
 

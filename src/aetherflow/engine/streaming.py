@@ -18,9 +18,12 @@ from typing import Any, Final, Self, TypeVar, cast
 
 from aetherflow.engine.feeds import Feed, feed_of
 from aetherflow.engine.loops import drive, off_loop
+from aetherflow.engine.under_way import begin_stream, end_stream
 from aetherflow.errors import StreamError
-from aetherflow.telemetry.conventions import STREAM_ITEMS
-from aetherflow.telemetry.observation import Observation, mark_handled
+from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.conventions import STREAM_ITEMS, STREAM_ITEMS_METRIC
+from aetherflow.telemetry.observation import Observation, Site, mark_handled
+from aetherflow.telemetry.observer import emit_late
 
 __all__ = ["Stream", "close_all", "stream_over"]
 
@@ -53,9 +56,11 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         feed: What makes the items.
         node: The node's name.
         observe: Begins to observe it, at the first pull; None where nobody does.
+        site: Where it is observed.
     """
 
     __slots__ = (
+        "__weakref__",
         "_apull",
         "_ended",
         "_enter",
@@ -65,18 +70,24 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         "_pull",
         "_seen",
         "_state",
+        "_told",
         "_upstream",
         "feed",
         "node",
+        "site",
     )
 
-    def __init__(self, feed: Feed, node: str, observe: Callable[[], Observation] | None = None) -> None:
+    def __init__(
+        self, feed: Feed, node: str, observe: Callable[[], Observation] | None = None, site: Site | None = None
+    ) -> None:
         self.node = node
+        self.site = site
         self.feed = feed
         self._pull = feed.pull
         self._apull = feed.apull
         self._state = _State.NEW
         self._items = 0
+        self._told = 0
         self._ended: list[Ended] = []
         self._upstream: Sequence[Stream[Any]] = ()
         self._observe = observe
@@ -185,6 +196,8 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         if self._observe is None:
             return
         seen = self._seen = self._observe()
+        if self.site is not None:
+            begin_stream(self)
         if type(seen).enter is not Observation.enter:  # which does nothing
             self._enter, self._leave = seen.enter, seen.leave
 
@@ -253,7 +266,16 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         finally:
             self._tell(failure or closing)
 
+    def tell(self) -> None:
+        """Count in the metrics the items that were pulled since this was last called; from any thread."""
+        with registry.lock:
+            new, self._told = self._items - self._told, self._items
+        if new and self.site is not None:
+            emit_late(self.site.series_of(STREAM_ITEMS_METRIC), new)
+
     def _end_span(self, failure: BaseException | None) -> None:
+        end_stream(self)
+        self.tell()
         seen, self._seen = self._seen, None
         if seen is not None:
             seen.set(STREAM_ITEMS, self._items)

@@ -10,6 +10,7 @@ from opentelemetry.trace import SpanContext
 from aetherflow.engine.execution import begun
 from aetherflow.engine.plan import CallOp, Slots
 from aetherflow.engine.pool import Outcome
+from aetherflow.engine.under_way import begin_apart, end_apart
 from aetherflow.resources.batching import Batcher
 from aetherflow.resources.gathering import Entry, Given
 from aetherflow.telemetry.observation import Observation, Observer
@@ -38,7 +39,12 @@ async def observed_together(
     outcomes = [Outcome() for _ in executions]
     for start in range(0, len(executions), batcher.size):
         chunk = slice(start, start + batcher.size)
-        await _one_batch(observer, executions[chunk], outcomes[chunk], batcher, give)
+        keys = [begin_apart(op.site) for op, _ in executions[chunk]]
+        try:
+            await _one_batch(observer, executions[chunk], outcomes[chunk], batcher, give)
+        finally:
+            for key in keys:
+                end_apart(key)
         if stop_on_error and any(outcome.error is not None for outcome in outcomes[chunk]):
             break
     return outcomes

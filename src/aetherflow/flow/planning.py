@@ -29,6 +29,7 @@ from aetherflow.flow.binding import Binding, Candidate, Open, bind
 from aetherflow.flow.caching import sparing
 from aetherflow.flow.declaring import check_stays
 from aetherflow.flow.injecting import ParameterProvider, container_of, has_resources, nature_of, provider_named
+from aetherflow.flow.policies import counted_at
 from aetherflow.flow.scope import Scope
 from aetherflow.flow.sites import node_site, observer_for, run_site
 from aetherflow.resources.context import AnyContext, context_class, provider_names
@@ -140,10 +141,11 @@ class _Planner:
         executor = self._executor_of(task)
         slot = self._slot()
         upstream, makers = self._upstream(binding)
+        site = node_site(self._flow, task, self._injected(binding), upstream)
         op = CallOp(
-            site=node_site(self._flow, task, self._injected(binding), upstream),
+            site=site,
             kind=task.kind,
-            invoke=binding.invoke,
+            invoke=counted_at(site, binding.invoke, task.kind) if task.retries else binding.invoke,
             slot=slot,
             task=task,
             arguments=lambda slots: ((), binding.arguments(slots)),

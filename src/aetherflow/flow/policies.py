@@ -16,11 +16,13 @@ import anyio
 import tenacity
 
 from aetherflow.engine.graph import Kind
+from aetherflow.engine.plan import Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.errors import ConfigurationError, NodeTimeoutError
-from aetherflow.telemetry.observation import executing_here, retried
+from aetherflow.telemetry.observation import Site, executing_here
+from aetherflow.telemetry.retries import begin_attempts, end_attempts, retried
 
-__all__ = ["RetryPolicy", "with_policies"]
+__all__ = ["RetryPolicy", "counted_at", "with_policies"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,35 @@ def with_policies(
     if retry is not None:
         function = _retrying_async(function, retry) if kind is Kind.ASYNC else _retrying(function, retry)
     return function, kind
+
+
+def counted_at(site: Site, invoke: Callable[[Slots], Any], kind: Kind) -> Callable[[Slots], Any]:
+    """Have the retries of a node counted as those of one place.
+
+    Args:
+        site: The place.
+        invoke: Calls the node's function, with its policies.
+        kind: How that gives its result.
+    """
+    if kind is Kind.ASYNC:
+
+        async def awaited(slots: Slots) -> Any:
+            token = begin_attempts(site)
+            try:
+                return await invoke(slots)
+            finally:
+                end_attempts(token)
+
+        return awaited
+
+    def called(slots: Slots) -> Any:
+        token = begin_attempts(site)
+        try:
+            return invoke(slots)
+        finally:
+            end_attempts(token)
+
+    return called
 
 
 def _retrying(function: Callable[..., Any], policy: RetryPolicy) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ from aetherflow.errors import ConfigurationError, NotAStreamError
 from aetherflow.flow.injecting import nature_of
 from aetherflow.flow.many import Batches
 from aetherflow.flow.planning import plan
+from aetherflow.flow.policies import counted_at
 from aetherflow.flow.sites import observer_for
 from aetherflow.resources.context import AnyContext, context_class, init_resources_for
 from aetherflow.telemetry.conventions import RUN_ID
@@ -234,6 +235,8 @@ def _direct_call(name: str, step: Call) -> CallOp:
     assert isinstance(op, CallOp)  # a node plans to a call
     call = step.task.call
     op.invoke = lambda slots: call(*slots[2], **slots[3])
+    if step.task.retries:
+        op.invoke = counted_at(op.site, op.invoke, op.kind)
     op.arguments = lambda slots: (slots[2], slots[3])
     op.span_slot = None
     return op

@@ -13,8 +13,9 @@ from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 from aetherflow.errors import AetherFlowError
 from aetherflow.resources.gathering import Batch, Entry, Gathering
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.observation import Observation, Site, retried
+from aetherflow.telemetry.observation import Observation, Site
 from aetherflow.telemetry.observer import current_observer
+from aetherflow.telemetry.retries import retried
 
 __all__ = ["BatchInterruptedError", "BatchItemError", "BatchResultError", "Carrier"]
 

@@ -26,6 +26,10 @@ from aetherflow.resources.lending import (
     Where,
 )
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import gauges
+from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.observer import emit
 
 __all__ = [
     "DiscardReason",
@@ -62,7 +66,7 @@ class ObjectPool(Generic[T]):
         block: Whether callers wait, in the order they came, while ``max_size`` objects are in use.
         timeout: Seconds a caller waits at most; None waits for as long as it takes.
         max_age: Seconds after its making from which on an object is not lent again.
-        name: In errors and statistics; by default the factory's.
+        name: In errors, statistics and metrics; by default the factory's.
         clock: Monotonic time in seconds.
         on_wait: Called with the seconds each caller waited, 0.0 where it did not; must not raise.
 
@@ -102,6 +106,10 @@ class ObjectPool(Generic[T]):
         self._timeout = timeout
         self._max_age = max_age
         self._on_wait = on_wait
+        self._waits = registry.series(names.POOL_WAIT, {names.POOL_NAME: name}) if block else None
+        gauges.observe(names.POOL_OBJECTS, self, _objects)
+        if block:
+            gauges.observe(names.POOL_WAITING, self, _waiting)
 
     def acquire(self) -> T:
         """Take an object: the one released last, or a new one.
@@ -210,6 +218,8 @@ class ObjectPool(Generic[T]):
     def _hand_out(self, member: Member[T] | None, where: Where, waited: float) -> Member[T]:
         """Give the caller its member, or a new one where there is only room or the member is unfit."""
         try:
+            if self._waits is not None:
+                emit(self._waits, round(waited * 1e9))
             if self._on_wait is not None:
                 self._on_wait(waited)
             if member is not None and (reason := self._unfit(member)):
@@ -266,6 +276,16 @@ class ObjectPool(Generic[T]):
         except Exception:
             _logger.warning("pool %r: %s of an object failed; it is discarded", self.name, step, exc_info=True)
             return False
+
+
+def _waiting(pool: ObjectPool[Any]) -> list[gauges.Reading]:
+    return [(pool.statistics().waiting, {names.POOL_NAME: pool.name})]
+
+
+def _objects(pool: ObjectPool[Any]) -> list[gauges.Reading]:
+    found = pool.statistics()
+    states = {"idle": found.idle, "used": found.used}
+    return [(count, {names.POOL_NAME: pool.name, names.POOL_STATE: state}) for state, count in states.items()]
 
 
 class PoolLease(Generic[T]):

@@ -264,6 +264,7 @@ class Registry:
         self.is_folding = False
         self._series: dict[tuple[str, frozenset[tuple[str, str]]], Series] = {}
         self._sinks: weakref.WeakSet[Sink] = weakref.WeakSet()
+        self._tellers: list[Callable[[], object]] = []
         self._is_held_for_fork = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -289,8 +290,14 @@ class Registry:
         with self.lock:
             return list(self._series.values())
 
+    def before_fold(self, tell: Callable[[], object]) -> None:
+        """Have something called before each fold of the whole store, to record what it has counted by itself."""
+        self._tellers.append(tell)
+
     def fold(self) -> None:
         """Add up what every series has pending."""
+        for tell in self._tellers:
+            tell()
         for series in self.all():
             series.fold()
 

@@ -217,4 +217,7 @@ class ApiObserver:
     def keep(self, series: Series, value: int, context: Context | None = None) -> None:
         """Keep a value that was measured elsewhere."""
         add(series, value)
-        (self._record or offer)(series, value, context)
+        if self._record is not None:
+            self._record(series, value, context)
+        elif series.definition.instrument == "histogram":
+            offer(series, value, context)

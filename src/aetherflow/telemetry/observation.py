@@ -36,7 +36,7 @@ __all__ = [
     "new_run_id",
     "result_of",
 ]
-__all__ += ["offer", "retried", "thread_attributes"]
+__all__ += ["offer", "thread_attributes"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -82,25 +82,6 @@ def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
             error.__dict__[_MARK] = mark
             break
     return error
-
-
-def retried(error: BaseException, attempt: int, delay: float) -> None:
-    """Note on the current span that an attempt failed and another follows.
-
-    Args:
-        error: What ended the attempt.
-        attempt: Its number, from 1.
-        delay: Seconds until the next one.
-    """
-    span = trace.get_current_span()
-    if span.is_recording():
-        event: dict[str, Any] = {
-            names.NODE_ATTEMPT: attempt,
-            names.ERROR_TYPE: error_type(error),
-            names.RETRY_DELAY: delay,
-        }
-        span.add_event(names.RETRY_EVENT, event)
-        span.set_attribute(names.NODE_ATTEMPT, attempt + 1)
 
 
 def executing_here(function: Callable[[], T]) -> T:
@@ -166,19 +147,20 @@ class Site:
         self.is_kept = is_kept
         self.profile = profile
         self.template: Any = None  # what the observer in use keeps here of its spans
-        self.series = self._series({})
+        self.series = self.series_of(metric)
         self._failures: dict[str, Series] = {}
 
     def failed(self, kind: str) -> Series:
         """Return the series of this place's executions that ended with an error of that type."""
         found = self._failures.get(kind)
         if found is None:
-            found = self._failures[kind] = self._series({names.ERROR_TYPE: kind})
+            found = self._failures[kind] = self.series_of(self.metric, {names.ERROR_TYPE: kind})
         return found
 
-    def _series(self, more: Mapping[str, str]) -> Series:
-        attributes = {**self.metric_attributes, **more}
-        return (registry if self.is_kept else unkept).series(self.metric, attributes)
+    def series_of(self, metric: MetricDefinition, more: Mapping[str, str] | None = None) -> Series:
+        """Return the series of a metric with this place's attributes, and more of them."""
+        attributes = {**self.metric_attributes, **(more or {})}
+        return (registry if self.is_kept else unkept).series(metric, attributes)
 
 
 class Observation:

@@ -18,14 +18,14 @@ from opentelemetry import metrics, trace
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.metrics import _internal as metrics_internal
 
-from aetherflow.telemetry import active
+from aetherflow.telemetry import active, shield
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import Series
 from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver, Record
 from aetherflow.telemetry.observation import Observer
 from aetherflow.telemetry.publishing import publish_in
 
-__all__ = ["current_observer", "emit"]
+__all__ = ["current_observer", "emit", "emit_late"]
 
 try:
     VERSION = metadata.version("aetherflow-otel")
@@ -88,13 +88,25 @@ def current_observer() -> Observer:
 
 
 def emit(series: Series, value: int = 1) -> None:
-    """Record a value that is not the duration of an execution, such as a wait, a size or a count of one.
+    """Record a value that is not the duration of an execution, such as a wait, a size or a count of one; never raises.
 
     Args:
         series: Where it belongs; :data:`aetherflow.telemetry.accumulators.registry` has it.
         value: Nanoseconds for a metric in seconds, else a whole number of its unit.
     """
-    current_observer().keep(series, value)
+    _keep(current_observer(), series, value)
+
+
+def emit_late(series: Series, value: int) -> None:
+    """Record what was counted until now: where things went until now, even if providers have changed since."""
+    _keep(_selection.observer, series, value)
+
+
+def _keep(observer: Observer, series: Series, value: int) -> None:
+    try:
+        observer.keep(series, value)
+    except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+        shield.caught(failure, "recording a value")
 
 
 _choosing = threading.RLock()

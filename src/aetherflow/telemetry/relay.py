@@ -67,11 +67,11 @@ class Relayed:
 
     Args:
         spans: Parents before their children.
-        durations: Names of metrics, their attributes, and seconds.
+        amounts: Names of metrics, their attributes, and what was recorded in the metric's unit.
     """
 
     spans: tuple[SpanData, ...] = ()
-    durations: tuple[tuple[str, Attributes, float], ...] = ()
+    amounts: tuple[tuple[str, Attributes, float], ...] = ()
 
 
 class Recording:
@@ -85,7 +85,7 @@ class Recording:
         self.wants_spans = spans
         self._spans: list[_RelayedSpan] = []
         self._indexes: dict[int, int] = {}
-        self._durations: list[tuple[str, Attributes, float]] = []
+        self._amounts: list[tuple[str, Attributes, float]] = []
         self._lock = threading.Lock()
 
     def add_span(self, span: _RelayedSpan) -> int:
@@ -96,9 +96,9 @@ class Recording:
             self._indexes[id(span.get_span_context())] = index
             return index
 
-    def add_duration(self, metric: str, attributes: Attributes, seconds: float) -> None:
-        """Keep a duration."""
-        self._durations.append((metric, attributes, seconds))
+    def add_amount(self, metric: str, attributes: Attributes, amount: float) -> None:
+        """Keep what was recorded of a metric."""
+        self._amounts.append((metric, attributes, amount))
 
     def linked(self, context: SpanContext) -> int | SpanContext:
         """Return the index of the span that a context belongs to, or the context of a span elsewhere."""
@@ -110,7 +110,7 @@ class Recording:
         with self._lock:
             for span in self._spans:
                 span.end()
-            return Relayed(tuple(span.data for span in self._spans), tuple(self._durations))
+            return Relayed(tuple(span.data for span in self._spans), tuple(self._amounts))
 
 
 _KEY: Final = api_context.create_key("aetherflow-recording")
@@ -218,10 +218,24 @@ class _RelayHistogram(metrics.NoOpHistogram):
     def record(self, amount: float, attributes: Attributes | None = None, context: Context | None = None) -> None:
         recording = _recording(context)
         if recording is not None:
-            recording.add_duration(self._name, attributes or {}, amount)
+            recording.add_amount(self._name, attributes or {}, amount)
+
+
+class _RelayCounter(metrics.NoOpCounter):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._name = name
+
+    def add(self, amount: float, attributes: Attributes | None = None, context: Context | None = None) -> None:
+        recording = _recording(context)
+        if recording is not None:
+            recording.add_amount(self._name, attributes or {}, amount)
 
 
 class _RelayMeter(metrics.NoOpMeter):
+    def create_counter(self, name: str, *args: Any, **kwargs: Any) -> metrics.Counter:
+        return _RelayCounter(name)
+
     def create_histogram(self, name: str, *args: Any, **kwargs: Any) -> metrics.Histogram:
         return _RelayHistogram(name)
 

@@ -50,9 +50,7 @@ __all__ = ["Submission"]
 LARGE: Final = 1 << 16
 """Bytes of a report from which on it is unpickled off the event loop."""
 
-_DURATIONS: Final = {
-    metric.name: metric for metric in (names.NODE_DURATION, names.RUN_DURATION, names.OPERATION_DURATION)
-}
+_METRICS: Final = {metric.name: metric for metric in names.ALL_METRICS}
 
 
 class Submission:
@@ -210,8 +208,9 @@ class Submission:
             is_failure = error is not None and result_of(error) != "cancellation"
             series = op.site.failed(error_type(error)) if error is not None and is_failure else op.site.series
             observer.keep(series, duration, context)
-            for name, attributes, seconds in relayed.durations:
-                observer.keep(registry.series(_DURATIONS[name], attributes), round(seconds * 1e9), context)
+            for name, attributes, amount in relayed.amounts:
+                metric = _METRICS[name]
+                observer.keep(registry.series(metric, attributes), round(amount * metric.ticks), context)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "emitting what a worker has reported")
 

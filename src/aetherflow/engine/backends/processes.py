@@ -16,8 +16,12 @@ from typing import Final
 
 from aetherflow.config import perf_config
 from aetherflow.engine.backends.worker import execute
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import gauges
 
 __all__ = ["ProcessBackend"]
+
+_ATTRIBUTES: Final = {names.EXECUTOR_NAME: "process"}
 
 GRACE: Final = 2.0
 """Seconds that workers get to end by themselves when the process leaves."""
@@ -29,6 +33,9 @@ class ProcessBackend:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self._unfinished: set[Future[bytes]] = set()
+        gauges.observe(names.EXECUTOR_QUEUE, self, _queue_readings)
+        gauges.observe(names.EXECUTOR_WORKERS, self, _worker_readings)
         self._owner = os.getpid()
         # An atexit handler would come too late: the interpreter first joins the pool's own thread, which waits for
         # whatever still runs.
@@ -36,6 +43,17 @@ class ProcessBackend:
 
     def submit(self, payload: bytes) -> Future[bytes]:
         """Have a worker process carry out an execution."""
+        future = self._submitted(payload)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
+
+    def load(self) -> tuple[int, int]:
+        """Return how many workers there are, and how many executions are not done."""
+        pool = self._pool
+        return 0 if pool is None else len(_processes(pool)), len(self._unfinished)
+
+    def _submitted(self, payload: bytes) -> Future[bytes]:
         with self._lock:
             # A worker that has ended was killed: its pool is about to find out, and loses what it is given till then.
             if self._pool is not None and all(process.is_alive() for process in _processes(self._pool)):
@@ -62,6 +80,18 @@ class ProcessBackend:
                 del running[sentinel]  # type: ignore[arg-type]  # it was given to wait()
         for process in running.values():
             process.kill()
+
+
+def _queue_readings(backend: ProcessBackend) -> list[gauges.Reading]:
+    workers, unfinished = backend.load()
+    return [(max(unfinished - workers, 0), _ATTRIBUTES)] if workers else []
+
+
+def _worker_readings(backend: ProcessBackend) -> list[gauges.Reading]:
+    workers, unfinished = backend.load()
+    used = min(unfinished, workers)
+    states = {"idle": workers - used, "used": used} if workers else {}
+    return [(count, {**_ATTRIBUTES, names.EXECUTOR_STATE: state}) for state, count in states.items()]
 
 
 def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:

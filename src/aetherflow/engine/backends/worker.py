@@ -29,6 +29,7 @@ from aetherflow.telemetry.observer import current_observer
 from aetherflow.telemetry.profiling import profiled_by
 from aetherflow.telemetry.propagation import extract_context
 from aetherflow.telemetry.relay import Recording, recording_in, relay_missing_signals
+from aetherflow.telemetry.retries import begin_attempts, end_attempts
 
 __all__ = ["execute", "is_worker"]
 
@@ -84,12 +85,14 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
     seen = current_observer().begin(site, links=envelope.links)
     started = time.perf_counter_ns()
     token = seen.enter()
+    attempts = begin_attempts(site)
     try:
         value = pickled(_called(envelope, profiled_by(envelope.profile, site, seen)), envelope.node, "the result")
     except BaseException as error:  # noqa: BLE001  # raised where the execution was sent from
         failure = error
     finally:
         duration = time.perf_counter_ns() - started
+        end_attempts(attempts)
         seen.end(failure)
         seen.leave(token)
     worker = f"{envelope.executor} worker {os.getpid()}"

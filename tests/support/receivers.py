@@ -116,6 +116,7 @@ class Answer:
         retry_after: Seconds that the client is asked to wait.
         silent: It reads the request and never answers.
         cut: It reads the request and closes the connection without an answer.
+        body: What it answers with; by default the empty message: everything was taken.
     """
 
     status: int = 200
@@ -123,6 +124,7 @@ class Answer:
     retry_after: int | None = None
     silent: bool = False
     cut: bool = False
+    body: bytes = b""
 
 
 @dataclass
@@ -226,8 +228,9 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.retry_after is not None:
             self.send_header("Retry-After", str(answer.retry_after))
         self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", "0")  # the empty message: everything was taken
+        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
+        self.wfile.write(answer.body)
 
     def _body(self) -> bytes:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -264,9 +267,11 @@ class Rotel:
 
     Args:
         folder: Where its output is kept.
+        detailed: Whether it prints every span, or only how many it gets.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, detailed: bool = True) -> None:
+        self._detailed = detailed
         self._output = folder / "rotel.log"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -278,6 +283,14 @@ class Rotel:
     def wait_for_spans(self, count: int) -> list[ReceivedSpan]:
         wait_until(lambda: len(self.spans()) >= count, f"{count} spans in rotel")
         return self.spans()
+
+    def count(self) -> int:
+        """Return how many spans it has got, where it prints no more than that."""
+        return sum(int(found) for found in _COUNT.findall(_STYLE.sub("", self._output.read_text(encoding="utf-8"))))
+
+    def wait_for_count(self, count: int) -> None:
+        """Wait until it has got so many: it prints a moment after it has answered."""
+        wait_until(lambda: self.count() >= count, f"{count} spans in rotel")
 
     def __enter__(self) -> Self:
         for _ in range(3):  # somebody may take a port between the choice and the start
@@ -312,7 +325,7 @@ class Rotel:
         options = {
             "exporter": "blackhole",
             "debug-log": "traces",
-            "debug-log-verbosity": "detailed",
+            "debug-log-verbosity": "detailed" if self._detailed else "basic",
             "otlp-http-endpoint": f"{_HOST}:{http}",
             "otlp-grpc-endpoint": f"{_HOST}:{grpc}",
             "pid-file": str(self._folder / "rotel.pid"),
@@ -333,6 +346,8 @@ def _listening(port: int) -> bool:
         return probe.connect_ex((_HOST, port)) == 0
 
 
+_STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
+_COUNT: Final = re.compile(r"Received traces\..* spans=(\d+)")
 _FIELD: Final = re.compile(r"    (Trace ID|Parent ID|ID|Name) +: ?(.*)")
 _ATTRIBUTE: Final = re.compile(r"     -> ([^:]+): (.*)")
 _VALUE: Final = re.compile(r"(Str|Int|Double|Bool|Slice)\((.*)\)")

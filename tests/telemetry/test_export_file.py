@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,3 +68,19 @@ def test_the_latest_file_is_of_the_process_that_began_last(tmp_path):
     ProcessFile(tmp_path, "metrics", STARTED + timedelta(seconds=9)).write("x\n")
     found = latest_file("traces", tmp_path)
     assert found == ProcessFile(tmp_path, "traces", STARTED + timedelta(seconds=3)).path
+
+
+def test_lines_that_do_not_fit_leave_nothing_behind(tmp_path):
+    """Where there is no room for all of what is appended, none of it stays: half a line would spoil the next."""
+    resource = pytest.importorskip("resource")
+    file = ProcessFile(tmp_path, "traces", STARTED)
+    file.append(b"first\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        with pytest.raises(OSError, match="too large"):
+            file.append(b"x" * 20_000 + b"\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    file.append(b"last\n")
+    assert file.path.read_bytes() == b"first\nlast\n"

@@ -157,15 +157,15 @@ class GrpcTransport:
             exporter._translate_data = lambda batch: batch.body
             exporter._count_data = lambda batch: batch.count
             exporter._export(_Batch(encoded_probe(), 1))
+            (public, public_metadata), (ours, metadata) = requests
+            if public_metadata != metadata or public != ExportTraceServiceRequest.FromString(ours):
+                raise UnlikeError("it sends something else")
         except BaseException:
-            exporter.__dict__.pop("_translate_data", None)
-            exporter.__dict__.pop("_count_data", None)
+            for name in ("_translate_data", "_count_data"):
+                exporter.__dict__.pop(name, None)
             raise
         finally:
             exporter._client = client
-        (public, public_metadata), (ours, metadata) = requests
-        if public_metadata != metadata or public != ExportTraceServiceRequest.FromString(ours):
-            raise UnlikeError("it sends something else")
 
     def _stub(self, channel: Any) -> SimpleNamespace:
         """Return what the exporter calls: takes encoded requests, and keeps what came of the last."""

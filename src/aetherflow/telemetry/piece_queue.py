@@ -41,9 +41,10 @@ class PieceQueue:
     def __init__(self, max_bytes: int, schedule: Schedule) -> None:
         self._max_bytes = max_bytes
         self._schedule = schedule
-        # Half of a small queue is sent already, so that there is always room for what a request may hold.
-        self._enough_bytes = min(schedule.request_bytes, max_bytes // 2)
-        self._enough_spans = min(schedule.request_spans, (schedule.queue_spans or 2 * schedule.request_spans) // 2)
+        # Half a request, so that the receiver is never far behind: where the sender is, requests become whole. And half
+        # of a small queue, so that there is always room for what a request may hold.
+        self._enough_bytes = min(schedule.request_bytes, max_bytes) // 2
+        self._enough_spans = min(schedule.request_spans, schedule.queue_spans or schedule.request_spans) // 2
         self.clear()
 
     def clear(self) -> None:

@@ -279,8 +279,9 @@ class SpanPipeline(SpanProcessor):
         self, lot: int, *, dropped: int = 0, failed: int = 0, reason: str, error: Exception | None = None
     ) -> None:
         """Note spans that do not arrive; with the lock."""
-        self._books.settle(lot, dropped=dropped, failed=failed, reason=reason)
-        self._losses.note(reason, error)
+        if lot in self._books.outstanding:
+            self._books.settle(lot, dropped=dropped, failed=failed, reason=reason)
+            self._losses.note(reason, error)
 
     def _drop_pending(self) -> None:
         """Drop what came too late; with the lock."""

@@ -248,7 +248,7 @@ def name_and_kind(name: str, kind: SpanKind) -> bytes:
 
 def times(start: int | None, end: int | None) -> bytes:
     """Encode when a span began and ended, in nanoseconds since the epoch."""
-    return (b"" if start is None else _fixed(0x39, start)) + (b"" if end is None else _fixed(0x41, end))
+    return (_fixed(0x39, start) if start else b"") + (_fixed(0x41, end) if end else b"")
 
 
 def status(value: Status | None) -> bytes:
@@ -283,7 +283,7 @@ def _counted(tag: bytes, count: int) -> bytes:
 
 
 def _event(event: Event) -> bytes:
-    stamp = b"" if event.timestamp is None else _fixed(0x09, event.timestamp)
+    stamp = _fixed(0x09, event.timestamp) if event.timestamp else b""
     dropped = _counted(b"\x20", event.dropped_attributes)
     return delimited(11, stamp + delimited(2, text(event.name)) + attributes(event.attributes, 3) + dropped)
 

@@ -41,9 +41,11 @@ from aetherflow import node
 from aetherflow.telemetry import active
 from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.export_file import ProcessFile
-from aetherflow.telemetry.pipeline import OnFull, SpanPipeline
+from aetherflow.telemetry.pipeline import SpanPipeline
+from aetherflow.telemetry.sampling_policy import OnFull
 from aetherflow.telemetry.span_pipelines import span_pipeline
 
+Processor = Literal["stock", "ours"]
 Protocol = Literal["http/protobuf", "grpc"]
 MIB: Final = 1024 * 1024
 TICK: Final = 0.01
@@ -70,7 +72,7 @@ def sdk_spans(provider: TracerProvider) -> Maker:
     """Make spans with the SDK's tracer, as large as those of nodes."""
     tracer = provider.get_tracer("benchmark")
     parent = trace.set_span_in_context(trace.NonRecordingSpan(trace.SpanContext(1, 2, False, trace.TraceFlags(1))))
-    attributes = {
+    attributes: dict[str, str | int | tuple[str, ...]] = {
         "aetherflow.flow.name": "chain",
         "aetherflow.node.name": "double",
         "aetherflow.node.type": "sync",
@@ -129,7 +131,7 @@ class Case:
         on_full: What our pipeline does when its queue is full.
     """
 
-    processor: Literal["stock", "ours"]
+    processor: Processor
     spans: str
     protocol: Protocol
     endpoint: str
@@ -273,10 +275,8 @@ def _settled(rotel: Rotel) -> None:
 
 def flat_out(rotel: Rotel, case: Case, rounds: int, console: Console) -> None:
     """Compare the live rates of one thread, in turn."""
-    cases = {
-        f"{processor}, {spans}": replace(case, processor=processor, spans=spans)
-        for processor, spans in (("stock", "sdk"), ("ours", "sdk"), ("ours", case.spans))
-    }
+    pairs: tuple[tuple[Processor, str], ...] = (("stock", "sdk"), ("ours", "sdk"), ("ours", "nodes"))
+    cases = {f"{who}, {spans}": replace(case, processor=who, spans=spans) for who, spans in pairs}
     found: dict[str, list[Result]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, each in cases.items():

@@ -21,7 +21,6 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanContext, TraceFlags
 from tests.support.receivers import wait_until
 
-from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.encoder import ChunkEncoder, Group, protobuf_encoder
 from aetherflow.telemetry.ledger import SpanLedger
 from aetherflow.telemetry.pipeline import CHUNK, SpanPipeline
@@ -409,19 +408,6 @@ def test_losses_are_told_once_in_a_while(caplog):
             pipeline.flush(10)
     (record,) = caplog.records
     assert record.getMessage() == "spans are lost (status 400): 0 dropped and 1 failed of 1 so far"
-
-
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        ({"on_full": "wait"}, "on_full is 'wait'; allowed: drop, block"),
-        ({"queue_bytes": 0}, "queue_bytes is 0; allowed: a number of bytes, more than 0"),
-    ],
-)
-def test_an_option_that_is_not_allowed_is_named(option, said):
-    """A bad option is one clear error that says what is allowed."""
-    with pytest.raises(ConfigurationError, match=said):
-        SpanPipeline(protobuf_encoder(), Scripted, **option)
 
 
 def test_ledgers_add_up_over_destinations():

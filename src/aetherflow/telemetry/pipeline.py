@@ -11,13 +11,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, get_args
+from typing import Final
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from typing_extensions import override
 
-from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import gauges
 from aetherflow.telemetry.encoder import EncodedChunk, Piece, SpanEncoder
@@ -49,9 +48,6 @@ class SpanPipeline(SpanProcessor):
         queue_bytes: How many bytes of encoded spans may be here.
         schedule: When how much is sent; by default what the ``OTEL_BSP_*`` variables say.
         block_timeout: Seconds that a thread waits at most with ``on_full="block"``; what it has is dropped then.
-
-    Raises:
-        ConfigurationError: ``on_full`` or ``queue_bytes`` has a value that is not allowed.
     """
 
     def __init__(
@@ -64,10 +60,6 @@ class SpanPipeline(SpanProcessor):
         schedule: Schedule | None = None,
         block_timeout: float = BLOCK_TIMEOUT,
     ) -> None:
-        if on_full not in get_args(OnFull):
-            raise ConfigurationError(f"on_full is {on_full!r}; allowed: {', '.join(get_args(OnFull))}")
-        if not queue_bytes > 0:
-            raise ConfigurationError(f"queue_bytes is {queue_bytes!r}; allowed: a number of bytes, more than 0")
         self._encoder = encoder
         self._make_transport = transport
         self._transport: Transport | None = transport()

@@ -31,7 +31,7 @@ def span_pipeline(
         queue_bytes: As for :class:`SpanPipeline`.
 
     Raises:
-        ConfigurationError: An argument has a value that is not allowed, or a variable one that the exporter refuses.
+        ConfigurationError: A variable has a value that the exporter refuses.
     """
     schedule = Schedule.from_environ(os.environ)
     # A piece of half the queue always finds room in the end.

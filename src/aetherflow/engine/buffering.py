@@ -30,6 +30,10 @@ EXIT_SECONDS: Final = 2.0
 """So long the process waits, when it leaves, for stages to run their ``finally`` clauses."""
 
 
+_BLOCKING: Final[type[ThreadWaiter[None]]] = ThreadWaiter
+_AWAITING: Final[type[TaskWaiter[None]]] = TaskWaiter
+
+
 class _End:
     """What a channel gives in place of an item once there are no more."""
 
@@ -53,13 +57,13 @@ class Channel:
 
     def send(self, item: object) -> bool:
         """Send an item, once there is room; tell whether anybody receives it."""
-        while (waiter := self._offer(item, ThreadWaiter[None])) is not None:
+        while (waiter := self._offer(item, _BLOCKING)) is not None:
             waiter.wait(None)
         return not self.is_cut
 
     async def asend(self, item: object) -> bool:
         """Do what :meth:`send` does, waiting without blocking the event loop."""
-        while (waiter := self._offer(item, TaskWaiter[None])) is not None:
+        while (waiter := self._offer(item, _AWAITING)) is not None:
             await waiter.wait(None)
         return not self.is_cut
 
@@ -77,7 +81,7 @@ class Channel:
             BaseException: What the sender ended with.
             GeneratorExit: It is cut.
         """
-        while (found := self._take(ThreadWaiter)).__class__ is ThreadWaiter:
+        while (found := self._take(_BLOCKING)).__class__ is ThreadWaiter:
             found.wait(None)
         if found is _End:
             raise StopIteration
@@ -86,7 +90,7 @@ class Channel:
     async def areceive(self) -> Any:
         """Do what :meth:`receive` does, waiting without blocking the event loop; ``StopAsyncIteration`` at the end."""
         try:
-            while (found := self._take(TaskWaiter)).__class__ is TaskWaiter:
+            while (found := self._take(_AWAITING)).__class__ is TaskWaiter:
                 await found.wait(None)
         except GeneratorExit:
             _Task.told()
@@ -109,7 +113,8 @@ class Channel:
                 return None
             if len(self._items) < self._size:
                 self._items.append(item)
-                self._wake_receiver()
+                if self._receiver is not None:
+                    self._wake_receiver()
                 return None
             waiter = waiter_type(0.0)
             self._sender = waiter
@@ -122,7 +127,8 @@ class Channel:
                 raise GeneratorExit
             if self._items:
                 item = self._items.popleft()
-                if len(self._items) <= self._size // 2:  # later than at once: fewer switches between threads
+                # The sender is woken later than it could be: fewer switches between threads.
+                if self._sender is not None and len(self._items) <= self._size // 2:
                     self._wake_sender()
                 return item
             if self._ended:

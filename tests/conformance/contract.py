@@ -64,7 +64,8 @@ def _check_node(span: Span) -> None:
         assert placed in (set(), {names.BATCH_SIZE, names.BATCH_INDEX, names.BATCH_WAIT})
     else:
         partition = {names.BATCH_INDEX, names.BATCH_COUNT}
-        assert placed in (set(), partition, partition | {names.BATCH_SIZE})
+        of_stream = {names.BATCH_INDEX, names.BATCH_SIZE}  # how many there will be is not known
+        assert placed in (set(), partition, partition | {names.BATCH_SIZE}, of_stream)
     injected, scopes = (told.get(name, ()) for name in (names.PROVIDER_NAMES, names.PROVIDER_SCOPES))
     assert len(injected) == len(scopes)  # type: ignore[arg-type]  # both are sequences
     assert (told[names.PROVIDER_SCOPE] == "none") == (not injected)

@@ -721,6 +721,29 @@ def test_a_sink_that_stops_early_ends_the_spans_before_its_run(seen: Seen, await
 
 
 @pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("source", [numbers, node(lambda n: list(range(n)), name="numbers")], ids=["stream", "list"])
+def test_batches_tell_their_place(seen: Seen, source: Any, awaited: bool) -> None:
+    """The executions lie below the stage that makes the batches; how many there are is told where it is known."""
+
+    @node(name="work")
+    def work(numbers: list[int]) -> list[int]:
+        return numbers
+
+    flow = source.map_batches(work, 2) >> node(list, name="all")
+    assert (asyncio.run(flow.arun({"n": 5})) if awaited else flow.run({"n": 5})) == [0, 1, 2, 3, 4]
+    stage = seen.one("work batches")
+    assert stage.parent_id == seen.one("run numbers").span_id
+    assert stage.attributes[names.STREAM_ITEMS] == 5
+    assert stage.attributes[names.NODE_UPSTREAM] == ("numbers",)
+    assert seen.one("all").attributes[names.NODE_UPSTREAM] == ("work batches",)
+    told = sorted(seen.named("work"), key=lambda span: span.start)
+    assert {span.parent_id for span in told} == {stage.span_id}
+    assert [span.attributes[names.BATCH_INDEX] for span in told] == [0, 1, 2]
+    assert [span.attributes[names.BATCH_SIZE] for span in told] == [2, 2, 1]
+    assert {span.attributes.get(names.BATCH_COUNT) for span in told} == {None if source is numbers else 3}
+
+
+@pytest.mark.parametrize("awaited", [False, True])
 def test_a_stream_that_fails_says_so(seen: Seen, awaited: bool) -> None:
     """The stage records the exception and the items before it; its run is an error too."""
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Map, Repeat, Step, Sub
+from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Map, Repeat, Step, Sub
 from aetherflow.flow.decorating import node
 from aetherflow.flow.node import Node
 from aetherflow.flow.sketch import edges, sketch
@@ -86,7 +86,8 @@ class Composer:
 
     def flow(self, depth: int) -> Node[..., Any]:
         made = self.known(named(f"node{len(self.names)}{self.one_of('', '_with_a_long_name')}"))
-        kinds = (self.then, self.fan_out, self.workers, self.map, self.branch, self.repeat, self.name)
+        beside = (self.fan_out, self.workers, self.map, self.map_batches)
+        kinds = (self.then, *beside, self.chunked, self.branch, self.repeat, self.name)
         for extended in self.draw(st.lists(st.sampled_from(kinds), max_size=4)) if depth else ():
             made = extended(made, depth - 1)
         return made
@@ -116,6 +117,12 @@ class Composer:
 
     def map(self, made: Node[..., Any], depth: int) -> Node[..., Any]:
         return made.map(self.flow(depth), max_concurrency=self.one_of(None, 1, 4), **self.options())
+
+    def chunked(self, made: Node[..., Any], depth: int) -> Node[..., Any]:
+        return made.chunked(self.one_of(None, 1, 100))
+
+    def map_batches(self, made: Node[..., Any], depth: int) -> Node[..., Any]:
+        return made.map_batches(self.flow(depth), self.one_of(None, 1, 100))
 
     def branch(self, made: Node[..., Any], depth: int) -> Node[..., Any]:
         choices = dict(zip([1, "x", Color.RED], self.flows(depth), strict=False))
@@ -149,6 +156,8 @@ def shape(step: Step) -> tuple[Any, ...]:
             return ("fan out", *map(shape, branches), executor, workers, collect)
         case Map(body, workers, split, keyed, executor, collect, copies):
             return ("map", shape(body), workers, split, keyed, executor, collect, copies)
+        case Chunked(size, body):
+            return ("chunked", size, body and shape(body))
         case Branch(choices, default):
             return ("branch", *((key, shape(it)) for key, it in choices.items()), default and shape(default))
         case Repeat(body, times, until):
@@ -169,6 +178,10 @@ def shape(step: Step) -> tuple[Any, ...]:
         (a.map(b), "a.map(b)"),
         ((a >> [b, c]).map(d), "(a >> [b, c]).map(d)"),
         ((a >> [b] * 2).map(d) >> e, "(a >> [b] * 2).map(d) >> e"),
+        (a.chunked() >> b, "a.chunked() >> b"),
+        (a.chunked(100) >> [b] * 2, "a.chunked(100) >> [b] * 2"),
+        ((a >> b).map_batches(c >> d, 100) >> e, "a >> b.map_batches(c >> d, 100) >> e"),
+        ((a >> [b, c]).map_batches(d), "(a >> [b, c]).map_batches(d)"),
         (a.repeat(3), "a.repeat(3)"),
         ((a >> b).repeat(3, until=done), "(a >> b).repeat(3, until=done)"),
         (a >> b.repeat(3) >> c, "a >> b.repeat(3) >> c"),

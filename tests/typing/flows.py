@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, assert_type
 
-from aetherflow import BaseFlowContext, Node, node
+from aetherflow import BaseFlowContext, Node, Stream, node
 
 
 @node
@@ -73,6 +73,45 @@ assert_type(parse.branch_on({"empty": report}, default=total).run("1 2"), Any)
 assert_type((parse >> [digits]).map(largest).run("1 2"), list[float])
 parse.map(str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 parse.repeat("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- streams, and so many elements at a time ---------------------------------------------------------------
+@node
+def words(path: str) -> Iterator[str]:
+    yield from path.split()
+
+
+@node
+async def words_apart(path: str) -> AsyncIterator[str]:
+    yield path
+
+
+@node
+def lengths(batch: list[str]) -> list[int]:
+    return [len(word) for word in batch]
+
+
+@node
+async def lengths_apart(batch: list[str]) -> list[int]:
+    return [len(word) for word in batch]
+
+
+@node
+def longest(sizes: Iterator[int]) -> int:
+    return max(sizes)
+
+
+assert_type((words >> longest).run("a b"), int)
+assert_type(words.chunked(100).run("a b"), Iterator[list[str]])
+assert_type(words_apart.chunked(100).stream("a b", buffer=4), Stream[list[str]])
+assert_type(parse.chunked().run("1 2"), list[list[int]])
+assert_type(words.map_batches(lengths, 100).run("a b"), Iterator[int])
+assert_type(words_apart.map_batches(lengths_apart, 100).stream("a b"), Stream[int])
+assert_type(parse.map_batches(lengths, 100).run("1 2"), list[int])
+assert_type((parse.chunked(2) >> [total] * 4).run("1 2"), dict[str, Any])
+total.chunked(100)  # type: ignore[misc]  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+words.map_batches(total)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+words.chunked("100")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 # --- many runs, and running aside --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from aetherflow.engine import pool
 from aetherflow.engine.backends.dispatch import Submission
@@ -34,6 +34,23 @@ class Driver(Protocol):
     """Executes what a walk comes upon."""
 
     observer: Observer
+
+    @property
+    def awaiting(self) -> bool:
+        """Whether it awaits, or blocks."""
+        ...
+
+    def home(self) -> Home | None:
+        """Return the loop that asynchronous generators are to run on; None for that of their first pull."""
+        ...
+
+    def hold(self, stream: Stream[Any]) -> Stream[Any]:
+        """Take a stream for one of the run's, which are made ahead if the run says so, and are closed with it."""
+        ...
+
+    def apart(self) -> Self:
+        """Return one of the same kind for a part of the run whose streams are its own."""
+        ...
 
     async def call(self, op: CallOp, slots: Slots) -> Any:
         """Execute a node and return its result."""
@@ -87,8 +104,12 @@ class _Opening:
         self._buffer = buffer
         self._streams: list[Stream[Any]] = []
 
-    def _open(self, op: CallOp, slots: Slots, home: Home | None = None) -> Stream[Any]:
-        stream = opened(self.observer, op, slots, home)
+    def apart(self) -> Self:
+        """Return one of the same kind for a part of the run whose streams are its own."""
+        return type(self)(self.observer)
+
+    def hold(self, stream: Stream[Any]) -> Stream[Any]:
+        """Take a stream for one of the run's, which are made ahead if the run says so, and are closed with it."""
         if self._buffer is not None:
             stream = buffered(stream, self._buffer)
         self._streams.append(stream)
@@ -118,6 +139,9 @@ class SyncDriver(_Opening):
 
     awaiting = False
 
+    def home(self) -> None:
+        """Asynchronous generators run on the loop of their first pull."""
+
     async def call(self, op: CallOp, slots: Slots) -> Any:
         """Execute a node and return its result."""
         if op.executor is not None and not is_worker():
@@ -130,7 +154,7 @@ class SyncDriver(_Opening):
             return observed(self.observer, op, slots)
         if op.kind is Kind.ASYNC:
             return run_coroutine(observed_async, self.observer, op, slots)
-        return self._open(op, slots)
+        return self.hold(opened(self.observer, op, slots))
 
     async def side_by_side(
         self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
@@ -161,6 +185,10 @@ class AsyncDriver(_Opening):
 
     awaiting = True
 
+    def home(self) -> Home:
+        """Return the running loop."""
+        return Home(asyncio.get_running_loop())
+
     async def call(self, op: CallOp, slots: Slots) -> Any:
         """Execute a node and return its result."""
         op = op.on_loop or op
@@ -174,7 +202,7 @@ class AsyncDriver(_Opening):
             return await off_loop(observed, self.observer, op, slots)
         if op.kind is Kind.ASYNC:
             return await observed_async(self.observer, op, slots)
-        return self._open(op, slots, Home(asyncio.get_running_loop()))
+        return self.hold(opened(self.observer, op, slots, self.home()))
 
     async def side_by_side(
         self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool

@@ -15,7 +15,7 @@ from typing import Any
 from aetherflow.errors import CompositionError
 from aetherflow.telemetry.profile_policy import ProfilePolicy
 
-__all__ = ["Branch", "Call", "Chain", "FanOut", "Kind", "Map", "Repeat", "Step", "Sub", "Task"]
+__all__ = ["Branch", "Call", "Chain", "Chunked", "FanOut", "Kind", "Map", "Repeat", "Step", "Sub", "Task"]
 
 
 class Kind(Enum):
@@ -136,6 +136,29 @@ class Map:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Chunked:
+    """The elements of the output before it, so many at a time.
+
+    Args:
+        size: How many; None for ``AETHER_BATCH_SIZE``.
+        body: What runs on each list of them, one after the other; its results follow each other. None for the lists.
+    """
+
+    size: int | None
+    body: Step | None = None
+
+    @property
+    def name(self) -> str:
+        """The body's name."""
+        return "chunked" if self.body is None else self.body.name
+
+    @property
+    def stage(self) -> str:
+        """The name of what puts the lists together."""
+        return "chunked" if self.body is None else f"{self.body.name} batches"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Branch:
     """The one step that stands for the output before it."""
 
@@ -175,7 +198,7 @@ class Sub:
     body: Step
 
 
-Step = Call | Chain | FanOut | Map | Branch | Repeat | Sub
+Step = Call | Chain | FanOut | Map | Chunked | Branch | Repeat | Sub
 
 
 def parts(step: Step) -> tuple[Step, ...]:
@@ -189,8 +212,10 @@ def parts(step: Step) -> tuple[Step, ...]:
             return branches
         case Branch():
             return step.alternatives
+        case Chunked(body=None):
+            return ()
         case _:
-            return (step.body,)
+            return (step.body,)  # type: ignore[return-value]  # narrowed above
 
 
 def tasks(step: Step) -> Iterator[Task]:

@@ -16,7 +16,7 @@ from aetherflow.resources.gathering import Given
 from aetherflow.telemetry.observation import Observer, Site
 from aetherflow.telemetry.observer import current_observer
 
-__all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp"]
+__all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp", "ChunkedOp"]
 __all__ += ["FanOutOp", "Maker", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "Source", "SubOp"]
 
 Slots = list[Any]
@@ -165,6 +165,29 @@ class MapOp:
 
 
 @dataclass(slots=True, eq=False)
+class ChunkedOp:
+    """The elements in ``source``, so many at a time.
+
+    Args:
+        site: Where the stage is observed.
+        name: Whose results they are.
+        size: How many; None for ``AETHER_BATCH_SIZE``.
+        op: What is made of each list of them, on a copy of the slots; None for the lists themselves.
+        source: Where the elements are.
+        slot: Where the results go: a list, or a stream where the elements are.
+        aliases: As in :class:`MapOp`.
+    """
+
+    site: Site
+    name: str
+    size: int | None
+    op: Op | None
+    source: int
+    slot: int
+    aliases: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
 class BranchOp:
     """The one operation that stands for the value in ``source``."""
 
@@ -197,7 +220,7 @@ class SubOp:
     span_slot: int | None = None
 
 
-Op = CallOp | ChainOp | FanOutOp | MapOp | BranchOp | RepeatOp | SubOp
+Op = CallOp | ChainOp | FanOutOp | MapOp | ChunkedOp | BranchOp | RepeatOp | SubOp
 
 
 @dataclass(slots=True, eq=False)

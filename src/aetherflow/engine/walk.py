@@ -6,11 +6,12 @@ There is no second walker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from aetherflow.engine.chunks import chunks_of
 from aetherflow.engine.drivers import Driver
 from aetherflow.engine.execution import contexts
 from aetherflow.engine.plan import (
@@ -19,6 +20,7 @@ from aetherflow.engine.plan import (
     BranchOp,
     CallOp,
     ChainOp,
+    ChunkedOp,
     FanOutOp,
     MapOp,
     Op,
@@ -56,6 +58,8 @@ async def walk(op: Op, slots: Slots, driver: Driver) -> None:
             await _fan_out(op, slots, driver)
         case MapOp():
             await _map(op, slots, driver)
+        case ChunkedOp():
+            await _chunked(op, slots, driver)
         case BranchOp():
             chosen = _choose(op, slots[op.source])
             await walk(chosen, slots, driver)
@@ -131,6 +135,18 @@ async def _executed(op: MapOp, copies: Sequence[Slots], driver: Driver) -> list[
     if op.gathers:
         return await driver.as_tasks(work, op.workers, stop_on_error=stop_on_error)
     return await driver.side_by_side(work(driver), op.workers, stop_on_error=stop_on_error)
+
+
+async def _chunked(op: ChunkedOp, slots: Slots, driver: Driver) -> None:
+    value = slots[op.source]
+    is_stream = isinstance(value, Iterator | AsyncIterable)
+    elements = None if is_stream else elements_of(value, True, op.name)
+    work = None if op.op is None else partial(walk_all, op.op)
+    stage = chunks_of(elements, value, op, slots, driver, work)
+    if is_stream:
+        slots[op.slot] = driver.hold(stage)
+    else:
+        slots[op.slot] = [item async for item in stage] if driver.awaiting else list(stage)
 
 
 def elements_of(value: Any, split: bool | None, node: str) -> Sequence[Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from keyword import iskeyword
 from typing import Final
 
-from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Map, Repeat, Step, Sub
+from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Map, Repeat, Step, Sub
 from aetherflow.flow.sketch import Box, Edge, Item, edges, key_text, sketch, until_text
 from aetherflow.flow.svg import to_svg
 
@@ -56,6 +56,9 @@ def _linked(steps: Sequence[Step]) -> list[str]:
                 call = f".fan_out_to({branches}{options})"
             case Map(body, workers):
                 call = f".map({to_text(body)}{_options(step, max_concurrency=workers)})"
+            case Chunked(size, body):
+                arguments = [*([] if body is None else [to_text(body)]), *([] if size is None else [str(size)])]
+                call = f".{'chunked' if body is None else 'map_batches'}({', '.join(arguments)})"
             case Branch(choices, default):
                 cases = ", ".join(f"{key_text(key)}: {to_text(choice)}" for key, choice in choices.items())
                 call = f".branch_on({{{cases}}}{'' if default is None else f', default={to_text(default)}'})"

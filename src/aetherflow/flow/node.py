@@ -7,6 +7,7 @@ import inspect
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    AsyncIterator,
     Callable,
     Hashable,
     Iterable,
@@ -22,6 +23,7 @@ from typing_extensions import TypeVar
 from aetherflow.engine.graph import (
     Branch,
     Call,
+    Chunked,
     FanOut,
     Map,
     Repeat,
@@ -350,6 +352,46 @@ class Node(Generic[P, R_co, T_co]):
         check_executor(executor)
         _check_count("max_concurrency", max_concurrency)
         return self._followed_by(Map(_step_of(body, "map()"), max_concurrency, True, False, executor, collect))
+
+    @overload
+    def chunked(
+        self: Node[P, Any, Iterator[S] | AsyncIterator[S]], size: int | None = None
+    ) -> Node[P, Iterator[list[S]]]: ...
+    @overload
+    def chunked(self: Node[P, Any, Iterable[S]], size: int | None = None) -> Node[P, list[list[S]]]: ...
+    def chunked(self: Node[P, Any, Any], size: int | None = None) -> Node[P, Any]:
+        """Return this flow followed by a stage that puts the elements of its output together in lists.
+
+        Of a generator or another iterator it makes a stream of lists, of anything else that can be iterated over, or a
+        mapping of just one list, a list of lists.
+
+        Args:
+            size: How many elements a list has, from 1; the last one may have fewer. None for ``AETHER_BATCH_SIZE``.
+        """
+        _check_count("size", size)
+        return self._followed_by(Chunked(size))
+
+    @overload
+    def map_batches(  # type: ignore[overload-overlap]  # of an iterator: a stream; of all else: a list
+        self: Node[P, Any, Iterator[Any] | AsyncIterator[Any]],
+        body: Node[..., Any, Iterable[S] | AsyncIterable[S]],
+        size: int | None = None,
+    ) -> Node[P, Iterator[S]]: ...
+    @overload
+    def map_batches(
+        self, body: Node[..., Any, Iterable[S] | AsyncIterable[S]], size: int | None = None
+    ) -> Node[P, list[S]]: ...
+    def map_batches(self: Node[P, Any, Any], body: Node[..., Any, Any], size: int | None = None) -> Node[P, Any]:
+        """Return this flow followed by a node executed on lists of the elements of its output, one after the other.
+
+        Of a generator or another iterator it makes a stream of results, of anything else a list.
+
+        Args:
+            body: The node or flow; it takes a list of elements, and what it gives are results, of any number.
+            size: As for :meth:`chunked`.
+        """
+        _check_count("size", size)
+        return self._followed_by(Chunked(size, _step_of(body, "map_batches()")))
 
     def _as_step(self) -> Step:
         return Sub(self._name, self._step) if self._is_named else self._step

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Kind, Map, Repeat, Step, Sub, Task, tasks
+from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Kind, Map, Repeat, Step, Sub, Task, tasks
 from aetherflow.engine.plan import (
     FIRST,
     INPUTS,
@@ -14,6 +14,7 @@ from aetherflow.engine.plan import (
     BranchOp,
     CallOp,
     ChainOp,
+    ChunkedOp,
     FanOutOp,
     Gather,
     Maker,
@@ -31,7 +32,7 @@ from aetherflow.flow.declaring import check_stays
 from aetherflow.flow.injecting import ParameterProvider, container_of, has_resources, nature_of, provider_named
 from aetherflow.flow.policies import counted_at
 from aetherflow.flow.scope import Scope
-from aetherflow.flow.sites import node_site, observer_for, run_site
+from aetherflow.flow.sites import node_site, observer_for, run_site, stage_site
 from aetherflow.resources.context import AnyContext, context_class, provider_names
 from aetherflow.resources.markers import Getter, marker_target, resolve_marker
 from aetherflow.resources.scopes import context_locals_of, scope_of
@@ -119,6 +120,8 @@ class _Planner:
                 return self._fan_out(step, scope)
             case Map():
                 return self._map(step, scope)
+            case Chunked():
+                return self._chunked(step, scope)
             case Branch():
                 return self._branch(step, scope)
             case Repeat():
@@ -333,6 +336,20 @@ class _Planner:
         if not op.span_slots:
             op.span_slots.extend((inner, self._slot()) for inner in self._spans[op.op.slot]())
         return [outer for _, outer in op.span_slots]
+
+    def _chunked(self, step: Chunked, scope: Scope) -> ChunkedOp:
+        (source,) = scope.previous
+        body = None if step.body is None else self._step(step.body, scope.inner())
+        makers = [maker.name for maker in self._makers.get(source.slot, []) if maker.given is None]
+        slot = self._slot()
+        self._makers[slot] = [Maker(step.stage)]
+        self._spans[slot] = list
+        if body is not None:
+            scope.names[step.name] = (Candidate(slot),)
+            scope.outputs.append((step.name, slot, False))
+        scope.took(slot)
+        site = stage_site(self._flow, step.stage, makers)
+        return ChunkedOp(site, step.name, step.size, body, source.slot, slot, self._same.get(source.slot, ()))
 
     # --- choices, rounds, flows in flows -------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from aetherflow.engine.chunks import chunks_of
 from aetherflow.engine.graph import Kind, Step, Task, tasks
 from aetherflow.resources.scopes import combined_scope
 from aetherflow.telemetry import conventions as names
@@ -12,7 +13,7 @@ from aetherflow.telemetry import observer, profiling
 from aetherflow.telemetry.conventions import ProviderScope
 from aetherflow.telemetry.observation import Observer, Site
 
-__all__ = ["node_site", "observer_for", "run_site"]
+__all__ = ["node_site", "observer_for", "run_site", "stage_site"]
 
 _TYPES: Mapping[Kind, names.NodeType] = {
     Kind.SYNC: "sync",
@@ -37,6 +38,27 @@ def run_site(flow: str, step: Step) -> Site:
         {names.FLOW_NAME: flow, names.FLOW_NODES: sum(1 for _ in tasks(step))},
         is_node=False,
     )
+
+
+def stage_site(flow: str, name: str, upstream: Iterable[str]) -> Site:
+    """Return where a stage of a flow is observed that is no function of the user's.
+
+    Args:
+        flow: The name of the flow that it is part of.
+        name: The stage's.
+        upstream: The nodes whose output it takes.
+    """
+    attributes: dict[str, Any] = {
+        names.FLOW_NAME: flow,
+        names.NODE_NAME: name,
+        names.NODE_TYPE: "stream",
+        names.CODE_FUNCTION_NAME: f"{chunks_of.__module__}.{chunks_of.__qualname__}",
+        names.PROVIDER_SCOPE: "none",
+    }
+    if unique := tuple(dict.fromkeys(upstream)):
+        attributes[names.NODE_UPSTREAM] = unique
+    metered = {names.FLOW_NAME: flow, names.NODE_NAME: name}
+    return Site(name, names.NODE_DURATION, metered, attributes, label=f"node {name!r} of flow {flow!r}")
 
 
 def node_site(

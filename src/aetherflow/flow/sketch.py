@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import count, pairwise
 
-from aetherflow.engine.graph import Branch, Call, Chain, FanOut, Map, Repeat, Step, Sub
+from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Map, Repeat, Step, Sub
 
 __all__ = ["Box", "Edge", "Group", "Item", "edges", "entries", "exits", "key_text", "sketch", "until_text"]
 
@@ -127,6 +127,8 @@ class _Sketcher:
                 return self.group([self.draw(branch) for branch in branches], is_row=False)
             case Map():
                 return self._map(step)
+            case Chunked():
+                return self._chunked(step)
             case Branch():
                 return self._branch(step)
             case Repeat(body):
@@ -147,7 +149,15 @@ class _Sketcher:
             label = f"{step.copies} times" if step.split is False else f"{step.workers} workers"
         else:
             label = "each" if step.workers is None else f"each, {step.workers} at once"
-        body = self.draw(step.body)
+        return self._labelled(self.draw(step.body), label)
+
+    def _chunked(self, step: Chunked) -> Item:
+        label = "in batches" if step.size is None else f"in batches of {step.size}"
+        if step.body is None:
+            return self._box(label)
+        return self._labelled(self.draw(step.body), label)
+
+    def _labelled(self, body: Item, label: str) -> Item:
         if isinstance(body, Group) and not body.title:
             return self.group([body], title=label)
         body.on_entry = label

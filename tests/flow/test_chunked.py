@@ -271,7 +271,7 @@ def test_streams_within_a_batch_end_with_it(body: Flow, awaited: bool) -> None:
     closed: list[int] = []
 
     @node
-    def source(batch: list[int]) -> Iterator[int]:
+    def elements(batch: list[int]) -> Iterator[int]:
         try:
             yield from batch
         finally:
@@ -281,6 +281,6 @@ def test_streams_within_a_batch_end_with_it(body: Flow, awaited: bool) -> None:
     def first(items: Iterable[int]) -> list[int]:
         return [next(iter(items))]
 
-    made = run(listed.map_batches(source >> body >> first, 3), 7, awaited=awaited)
+    made = run(listed.map_batches(elements >> body >> first, 3), 7, awaited=awaited)
     assert made == [0, 6, 12]
     assert closed == [0, 3, 6]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
 from dependency_injector.providers import BaseResource
 
-from aetherflow.resources.context import AnyContext, provider_at
-from aetherflow.resources.markers import Getter
+from aetherflow.errors import ConfigurationError
+from aetherflow.resources.context import AnyContext, context_class, provider_at, provider_names
+from aetherflow.resources.markers import Getter, marker_target, resolve_marker
 from aetherflow.resources.scopes import AnyProvider, context_locals_of, reachable, scope_of
 from aetherflow.telemetry.conventions import ProviderScope
 
-__all__ = ["ParameterProvider", "container_of", "has_resources", "nature_of", "provider_named"]
+__all__ = ["ParameterProvider", "Providers", "container_of", "has_resources", "nature_of", "provider_named"]
 
 
 @dataclass(slots=True)
@@ -23,6 +26,56 @@ class ParameterProvider:
     get: Getter
     slot: int
     scope: ProviderScope
+
+
+class Providers:
+    """All that a flow takes from its context, each in a slot.
+
+    Args:
+        context: A context of the class that is planned for; None where the flow is run without.
+        new_slot: Gives a slot that nothing else has.
+    """
+
+    def __init__(self, context: AnyContext | None, new_slot: Callable[[], int]) -> None:
+        self._context = context
+        self._new_slot = new_slot
+        self._found: dict[object, ParameterProvider] = {}
+
+    @property
+    def found(self) -> list[ParameterProvider]:
+        """What was taken so far."""
+        return list(self._found.values())
+
+    def asked_by(self, parameter: inspect.Parameter) -> int | None:
+        """Return the slot of the provider that a parameter asks for, by a marker or its name; None for none."""
+        marker = marker_target(parameter.default, parameter.annotation)
+        context = self._context
+        if marker is not None:
+            if context is None:
+                raise ConfigurationError(f"{marker} needs a context; run the flow with context=…")
+            return self.take(str(marker), resolve_marker(marker, context_class(context)), parameter.name)
+        if context is not None and parameter.name in provider_names(context):
+            return self.take(parameter.name, provider_named(parameter.name), parameter.name)
+        return None
+
+    def take(self, key: object, get: Getter, name: str = "") -> int:
+        """Return the slot of a provider.
+
+        Args:
+            key: Tells it from the others.
+            get: Gets it from a context.
+            name: The parameter that asked for it.
+        """
+        found = self._found.get(key)
+        if found is None:
+            scope = scope_of(get(self._context))  # type: ignore[arg-type]  # there is one where anything is injected
+            found = self._found[key] = ParameterProvider(name, get, self._new_slot(), scope)
+        return found.slot
+
+    def scopes(self, injected: Iterable[tuple[str, int]]) -> list[tuple[str, ProviderScope]]:
+        """Return parameters with the scopes of their providers, from parameters with the slots of those."""
+        scopes = {found.slot: found.scope for found in self._found.values()}
+        return [(name, scopes[slot]) for name, slot in injected]
 
 
 def nature_of(provider: AnyProvider) -> tuple[ProviderScope, bool, bool]:

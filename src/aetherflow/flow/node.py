@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
@@ -34,16 +33,14 @@ from aetherflow.engine.graph import (
     is_parallel,
     tasks,
 )
-from aetherflow.engine.streaming import Stream
 from aetherflow.errors import CompositionError
 from aetherflow.flow import drawing
 from aetherflow.flow.batching import NotBatchedError
 from aetherflow.flow.caching import NodeCache, NotCachedError
 from aetherflow.flow.declaring import Executor, bound_task, check_executor
-from aetherflow.flow.many import run_many
-from aetherflow.flow.running import FlowRun, Runner
+from aetherflow.flow.running import FlowRun
+from aetherflow.flow.runs import Runs
 from aetherflow.resources.batching import Batcher
-from aetherflow.resources.context import AnyContext
 
 __all__ = ["FlowRun", "Node"]
 
@@ -57,7 +54,7 @@ Owner = TypeVar("Owner")
 OnError = Literal["raise", "collect"]
 
 
-class Node(Generic[P, R_co, T_co]):
+class Node(Runs[T_co], Generic[P, R_co, T_co]):
     """A traced function, or a flow of them.
 
     Calling it runs it with exactly the arguments given; :meth:`run` fills the arguments from inputs, earlier results
@@ -71,15 +68,8 @@ class Node(Generic[P, R_co, T_co]):
         if isinstance(step, Call):
             func = step.task.func  # an object's attributes are its own: only a function's are shown on the node
             functools.update_wrapper(self, func, updated=("__dict__",) if inspect.isfunction(func) else ())
-        self._step = step
-        self._name = name
+        super().__init__(name, step)
         self._is_named = is_named
-        self._runner = Runner(name, step)
-
-    @property
-    def name(self) -> str:
-        """The node's name, or the flow's: the one it was given, else that of its first node."""
-        return self._name
 
     @property
     def func(self) -> Callable[P, R_co]:
@@ -138,92 +128,6 @@ class Node(Generic[P, R_co, T_co]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run it traced with exactly these arguments; those of a flow are its first node's."""
         return cast("R_co", self._runner.call(args, kwargs))
-
-    def run(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
-        """Run it and return the last output.
-
-        Args:
-            inputs: A mapping of inputs by name; anything else goes to the first node's first parameter.
-            context: A container, or container class, that nodes are injected from.
-
-        Raises:
-            MissingInputError: Nothing fills a parameter; nothing has run then, wherever that can be known.
-        """
-        return cast("T_co", self._runner.run(inputs, context))
-
-    async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
-        """Run it on the running event loop, synchronous nodes on threads; as :meth:`run` otherwise."""
-        return cast("T_co", await self._runner.arun(inputs, context))
-
-    def execute(
-        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
-    ) -> FlowRun[T_co]:
-        """Run it and return every node's output, with the run's identifiers and duration."""
-        return self._runner.execute(inputs, context)
-
-    async def aexecute(
-        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
-    ) -> FlowRun[T_co]:
-        """Run it on the running event loop; as :meth:`execute` otherwise."""
-        return await self._runner.aexecute(inputs, context)
-
-    def stream(
-        self: Node[..., Any, Iterable[S] | AsyncIterable[S]],
-        inputs: Mapping[str, Any] | object | None = None,
-        context: AnyContext | None = None,
-        *,
-        buffer: int | None = None,
-    ) -> Stream[S]:
-        """Run it and iterate over the items of the generator at its end; the run lasts as long.
-
-        Each item is pulled through all generator nodes of the flow, and made when it is pulled. Leaving the block of
-        ``with flow.stream(…) as items`` early closes each of them, so that their ``finally`` clauses run.
-
-        Args:
-            inputs: As for :meth:`run`.
-            context: As for :meth:`run`.
-            buffer: The most items that each generator node makes ahead, on a thread of its own.
-        """
-        return self._runner.stream(inputs, context, buffer)
-
-    def astream(
-        self: Node[..., Any, Iterable[S] | AsyncIterable[S]],
-        inputs: Mapping[str, Any] | object | None = None,
-        context: AnyContext | None = None,
-        *,
-        buffer: int | None = None,
-    ) -> AsyncGenerator[S, None]:
-        """Run it on the running event loop; as :meth:`stream` otherwise.
-
-        With ``buffer``, asynchronous generators are tasks of the loop in place of threads. To end it early, close it
-        (``contextlib.aclosing``), as any asynchronous generator.
-        """
-        return self._runner.astream(inputs, context, buffer)
-
-    def run_many(
-        self,
-        inputs: Iterable[Mapping[str, Any] | object],
-        context: AnyContext | None = None,
-        *,
-        max_workers: int | None = None,
-        ordered: bool = True,
-        progress: bool = False,
-    ) -> Iterator[T_co]:
-        """Run it once for each of many inputs and yield the outputs.
-
-        Args:
-            inputs: Mappings of inputs by name; anything else goes to the first node's first parameter. Taken as they
-                are needed: a bounded number is in flight, so a slow consumer slows the source.
-            context: A container that nodes are injected from.
-            max_workers: Runs at once at most; None for as many as the pool has threads, and as fill a batch.
-            ordered: Whether outputs come in the order of the inputs, or as they are ready.
-            progress: Whether to show a progress bar on the terminal.
-        """
-        run = functools.partial(self._runner.run, context=context)
-        batches = self._runner.batches(context)
-        return run_many(
-            run, inputs, self._name, max_workers=max_workers, ordered=ordered, progress=progress, batches=batches
-        )
 
     # --- composing -----------------------------------------------------------------------------------------
 

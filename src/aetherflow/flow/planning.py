@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -29,14 +28,12 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.flow.binding import Binding, Candidate, Open, bind
 from aetherflow.flow.caching import sparing
 from aetherflow.flow.declaring import check_stays
-from aetherflow.flow.injecting import ParameterProvider, container_of, has_resources, nature_of, provider_named
+from aetherflow.flow.injecting import Providers, container_of, has_resources, nature_of
 from aetherflow.flow.policies import counted_at
 from aetherflow.flow.scope import Scope
 from aetherflow.flow.sites import node_site, observer_for, run_site, stage_site
-from aetherflow.resources.context import AnyContext, context_class, provider_names
-from aetherflow.resources.markers import Getter, marker_target, resolve_marker
-from aetherflow.resources.scopes import context_locals_of, scope_of
-from aetherflow.telemetry.conventions import ProviderScope
+from aetherflow.resources.context import AnyContext, provider_names
+from aetherflow.resources.scopes import context_locals_of
 
 __all__ = ["plan"]
 
@@ -71,7 +68,7 @@ class _Planner:
         self._value = value
         self._context = context
         self._size = FIRST + len(self._inputs)
-        self._providers: dict[object, ParameterProvider] = {}
+        self._providers = Providers(context, self._slot)
         self._executor: str | None = None
         self._makers: dict[int, list[Maker]] = {}  # slot -> who may have filled it
         self._spans: dict[int, Callable[[], list[int]]] = {}  # slot -> slots of the spans that filled it
@@ -87,7 +84,7 @@ class _Planner:
         calls = [part for part in parts if isinstance(part, CallOp) and part.kind is Kind.SYNC and not part.executor]
         if single:
             self._spans[op.slot]()
-        providers = list(self._providers.values())
+        providers = self._providers.found
         given = [found.get(self._context) for found in providers] if self._context is not None else []
         return Plan(
             flow=self._root,
@@ -144,7 +141,7 @@ class _Planner:
         executor = self._executor_of(task)
         slot = self._slot()
         upstream, makers = self._upstream(binding)
-        site = node_site(self._flow, task, self._injected(binding), upstream)
+        site = node_site(self._flow, task, self._providers.scopes(binding.providers), upstream)
         op = CallOp(
             site=site,
             kind=task.kind,
@@ -156,7 +153,7 @@ class _Planner:
             upstream=makers,
             executor=executor,
             injected=tuple(binding.providers),
-            container=self._provider_slot("<container>", container_of) if executor and binding.providers else None,
+            container=self._providers.take("<container>", container_of) if executor and binding.providers else None,
         )
         if task.batched is not None:
             self._gather(op, binding, sources)
@@ -204,35 +201,12 @@ class _Planner:
             node=task.name,
             outputs=lambda name: scope.names.get(name, ()),
             given=self._inputs.get,
-            provider=self._provider,
+            provider=self._providers.asked_by,
             previous=scope.previous,
             whole=INPUTS if scope.first and self._has_inputs else None,
             forced=scope.forced,
             available=available,
         )
-
-    def _provider(self, parameter: inspect.Parameter) -> int | None:
-        marker = marker_target(parameter.default, parameter.annotation)
-        context = self._context
-        key: object
-        if marker is not None:
-            key = str(marker)
-            if context is None:
-                raise ConfigurationError(f"{marker} needs a context; run the flow with context=…")
-            get = resolve_marker(marker, context_class(context))
-        elif context is not None and parameter.name in provider_names(context):
-            key = name = parameter.name
-            get = provider_named(name)
-        else:
-            return None
-        return self._provider_slot(key, get, parameter.name)
-
-    def _provider_slot(self, key: object, get: Getter, name: str = "") -> int:
-        found = self._providers.get(key)
-        if found is None:
-            scope = scope_of(get(self._context))  # type: ignore[arg-type]  # there is one where anything is injected
-            found = self._providers[key] = ParameterProvider(name, get, self._slot(), scope)
-        return found.slot
 
     def _upstream(self, binding: Binding) -> tuple[list[str], tuple[tuple[Source, ...], ...]]:
         """Return the nodes that a node takes outputs of: their names, or what tells them where runs differ."""
@@ -242,10 +216,6 @@ class _Planner:
         if all(each.certain for taken in made for each in taken) and all(maker.given is None for maker in makers):
             return [maker.name for maker in makers], ()
         return [], sources
-
-    def _injected(self, binding: Binding) -> list[tuple[str, ProviderScope]]:
-        scopes = {found.slot: found.scope for found in self._providers.values()}
-        return [(name, scopes[slot]) for name, slot in binding.providers]
 
     def _span_slot(self, op: CallOp | SubOp) -> int:
         if op.span_slot is None:
@@ -389,7 +359,7 @@ class _Planner:
         scope.forced = (Candidate(round_before, certain=False), *scope.forced)
         op = self._step(step.body, scope)
         makers.extend(Maker(maker.name) for maker in self._makers.get(op.slot, []))
-        kept = {found.slot for found in self._providers.values()}
+        kept = {found.slot for found in self._providers.found}
         clears = tuple(slot for slot in range(round_before + 1, self._size) if slot not in kept)
         return RepeatOp(op, step.times, step.until, round_before, op.slot, clears)
 

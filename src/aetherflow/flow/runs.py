@@ -1,0 +1,123 @@
+"""What every flow can do: run, once or over many inputs, and give its last output, all outputs, or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from aetherflow.engine.graph import Step
+from aetherflow.engine.streaming import Stream
+from aetherflow.flow.many import run_many
+from aetherflow.flow.running import FlowRun, Runner
+from aetherflow.resources.context import AnyContext
+
+__all__ = ["Runs"]
+
+T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S")
+
+
+class Runs(Generic[T_co]):
+    """A flow as whoever runs it sees it; ``T_co`` is what a run gives.
+
+    Args:
+        name: The flow's name.
+        step: Its graph.
+    """
+
+    def __init__(self, name: str, step: Step) -> None:
+        self._name = name
+        self._step = step
+        self._runner = Runner(name, step)
+
+    @property
+    def name(self) -> str:
+        """The node's name, or the flow's: the one it was given, else that of its first node."""
+        return self._name
+
+    def run(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
+        """Run it and return the last output.
+
+        Args:
+            inputs: A mapping of inputs by name; anything else goes to the first node's first parameter.
+            context: A container, or container class, that nodes are injected from.
+
+        Raises:
+            MissingInputError: Nothing fills a parameter; nothing has run then, wherever that can be known.
+        """
+        return cast("T_co", self._runner.run(inputs, context))
+
+    async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
+        """Run it on the running event loop, synchronous nodes on threads; as :meth:`run` otherwise."""
+        return cast("T_co", await self._runner.arun(inputs, context))
+
+    def execute(
+        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
+    ) -> FlowRun[T_co]:
+        """Run it and return every node's output, with the run's identifiers and duration."""
+        return self._runner.execute(inputs, context)
+
+    async def aexecute(
+        self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None
+    ) -> FlowRun[T_co]:
+        """Run it on the running event loop; as :meth:`execute` otherwise."""
+        return await self._runner.aexecute(inputs, context)
+
+    def stream(
+        self: Runs[Iterable[S] | AsyncIterable[S]],
+        inputs: Mapping[str, Any] | object | None = None,
+        context: AnyContext | None = None,
+        *,
+        buffer: int | None = None,
+    ) -> Stream[S]:
+        """Run it and iterate over the items of the generator at its end; the run lasts as long.
+
+        Each item is pulled through all generator nodes of the flow, and made when it is pulled. Leaving the block of
+        ``with flow.stream(…) as items`` early closes each of them, so that their ``finally`` clauses run.
+
+        Args:
+            inputs: As for :meth:`run`.
+            context: As for :meth:`run`.
+            buffer: The most items that each generator node makes ahead, on a thread of its own.
+        """
+        return self._runner.stream(inputs, context, buffer)
+
+    def astream(
+        self: Runs[Iterable[S] | AsyncIterable[S]],
+        inputs: Mapping[str, Any] | object | None = None,
+        context: AnyContext | None = None,
+        *,
+        buffer: int | None = None,
+    ) -> AsyncGenerator[S, None]:
+        """Run it on the running event loop; as :meth:`stream` otherwise.
+
+        With ``buffer``, asynchronous generators are tasks of the loop in place of threads. To end it early, close it
+        (``contextlib.aclosing``), as any asynchronous generator.
+        """
+        return self._runner.astream(inputs, context, buffer)
+
+    def run_many(
+        self,
+        inputs: Iterable[Mapping[str, Any] | object],
+        context: AnyContext | None = None,
+        *,
+        max_workers: int | None = None,
+        ordered: bool = True,
+        progress: bool = False,
+    ) -> Iterator[T_co]:
+        """Run it once for each of many inputs and yield the outputs.
+
+        Args:
+            inputs: Mappings of inputs by name; anything else goes to the first node's first parameter. Taken as they
+                are needed: a bounded number is in flight, so a slow consumer slows the source.
+            context: A container that nodes are injected from.
+            max_workers: Runs at once at most; None for as many as the pool has threads, and as fill a batch.
+            ordered: Whether outputs come in the order of the inputs, or as they are ready.
+            progress: Whether to show a progress bar on the terminal.
+        """
+        run = partial(self._runner.run, context=context)
+        batches = self._runner.batches(context)
+        return run_many(
+            run, inputs, self._name, max_workers=max_workers, ordered=ordered, progress=progress, batches=batches
+        )

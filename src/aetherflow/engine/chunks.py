@@ -61,7 +61,7 @@ def chunks_of(
     make: Any = _awaiting if driver.awaiting else _blocking
     observe = partial(driver.observer.begin, op.site, slots[PARTITION], (), get_current())
     generator = make(op, source, size, chunk, driver, work)
-    return Stream(feed_of(generator, driver.home()), op.site.span_name, observe)
+    return Stream(feed_of(generator, driver.home()), op.site.span_name, observe, op.site)
 
 
 def _chunk_slots(op: ChunkedOp, slots: Slots, number: int | None, index: int, chunk: list[Any]) -> Slots:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aetherflow import ObjectPool, RetryPolicy, node
+from aetherflow import BatchPolicy, CachePolicy, CacheService, ObjectPool, RetryPolicy, node
 from aetherflow.engine.pool import ThreadPool
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.capture import CapturedTelemetry
@@ -191,4 +191,57 @@ def test_ten_thousand_runs_add_no_time_series(captured: CapturedTelemetry) -> No
     for x in range(10_000):
         flow.run({"x": x})
     captured.clear()
-    assert series() == before
+    assert {name for name, points in series().items() if points > before.get(name, 0)} == set()
+
+
+def test_a_cache_tells_its_requests_and_its_entries(captured: CapturedTelemetry) -> None:
+    """Each request is a hit, a miss, or shares what another computes; that of a node has the node's name."""
+
+    def requests(name: str) -> dict[str, int]:
+        points = captured.points(names.CACHE_REQUESTS.name, {names.CACHE_NAME: name})
+        return {point.attributes[names.CACHE_RESULT]: point.value for point in points}
+
+    def entries(name: str) -> list[int]:
+        return [point.value for point in captured.points(names.CACHE_ENTRIES.name, {names.CACHE_NAME: name})]
+
+    cache: CacheService[int] = CacheService(name="squares")
+    for key in (1, 2, 1, 1):
+        cache.get_or_compute(key, lambda: 1)
+    assert (requests("squares"), entries("squares")) == ({"miss": 2, "hit": 2}, [2])
+    go, computing = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        computing.set()
+        go.wait(30)
+        return 9
+
+    callers = [threading.Thread(target=cache.get_or_compute, args=(3, slow)) for _ in range(2)]
+    callers[0].start()
+    assert computing.wait(30)
+    callers[1].start()
+    go.set()
+    for caller in callers:
+        caller.join()
+    assert requests("squares")["miss"] == 3
+    assert requests("squares")["hit"] + requests("squares").get("coalesced", 0) == 3
+    double = node(lambda x: 2 * x, name="double", cache=CachePolicy())
+    for x in (1, 1, 2):
+        double.run({"x": x})
+    assert (requests("double"), entries("double")) == ({"miss": 2, "hit": 1}, [2])
+
+
+def test_batches_tell_their_sizes_and_how_long_items_waited(captured: CapturedTelemetry) -> None:
+    """One size a batch, one wait an item, in whole items and in seconds."""
+
+    def double(xs: list[int]) -> list[int]:
+        return [2 * x for x in xs]
+
+    batched = node(name="doubles", batch=BatchPolicy(size=4, max_wait=0.001))(double)
+    assert node(lambda: list(range(10)), name="source").map(batched).run() == [2 * x for x in range(10)]
+    (sizes,) = captured.points(names.BATCH_SIZE_METRIC.name, {names.NODE_NAME: "doubles"})
+    (waits,) = captured.points(names.BATCH_WAIT_METRIC.name, {names.NODE_NAME: "doubles"})
+    assert (sizes.sum, waits.count) == (10, 10)
+    assert sizes.max <= 4
+    assert sizes.count >= 3
+    assert sizes.explicit_bounds == tuple(names.SIZE_BOUNDARIES)
+    assert waits.min >= 0

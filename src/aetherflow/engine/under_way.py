@@ -65,7 +65,7 @@ def end_stream(stream: Yielding) -> None:
 
 
 def _tell_items() -> None:
-    for reference in tuple(_streams.values()):
+    for reference in list(_streams.values()):
         stream = reference()
         if stream is not None:
             stream.tell()
@@ -105,8 +105,8 @@ def _readings(store: Registry) -> list[gauges.Reading]:
     for series in store.all():
         if series.definition is NODE_DURATION:
             found[frozenset((key, value) for key, value in series.attributes.items() if key != ERROR_TYPE)] = 0
-    of_streams = [stream.site for reference in tuple(_streams.values()) if (stream := reference()) is not None]
-    for site in (*_on_stacks(), *tuple(_apart.values()), *of_streams):
+    of_streams = [stream.site for reference in list(_streams.values()) if (stream := reference()) is not None]
+    for site in (*_on_stacks(), *list(_apart.values()), *of_streams):
         if site is not None and site.is_kept:
             found[frozenset(site.metric_attributes.items())] += 1
     return [(count, dict(attributes)) for attributes, count in found.items()]

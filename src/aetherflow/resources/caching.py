@@ -29,7 +29,11 @@ from aetherflow.resources.entries import (
     would_wait_for_itself,
 )
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter, Waiter
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import gauges
+from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.forks import renew_in_children
+from aetherflow.telemetry.observer import emit
 
 __all__ = [
     "CacheKeyError",
@@ -142,6 +146,11 @@ class CacheService(Generic[V]):
         self._cache_errors = cache_errors
         self._clock = clock
         self._on_request = on_request
+        self._requests = {
+            result: registry.series(names.CACHE_REQUESTS, {names.CACHE_NAME: name, names.CACHE_RESULT: result})
+            for result in get_args(CacheResult)
+        }
+        gauges.observe(names.CACHE_ENTRIES, self, _entries)
         self.counts = Counts()
         self._lock = threading.RLock()  # reentrant, for what the garbage collector may run in between
         self._flights: dict[Hashable, Flight] = {}
@@ -346,8 +355,13 @@ class CacheService(Generic[V]):
         return value
 
     def _tell(self, result: CacheResult) -> None:
+        emit(self._requests[result])
         if self._on_request is not None:
             self._on_request(result)
+
+
+def _entries(cache: CacheService[Any]) -> list[gauges.Reading]:
+    return [(len(cache), {names.CACHE_NAME: cache.name})]
 
 
 _USED_UP: Final = (Iterator, AsyncIterator, Coroutine)

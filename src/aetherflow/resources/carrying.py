@@ -13,8 +13,9 @@ from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 from aetherflow.errors import AetherFlowError
 from aetherflow.resources.gathering import Batch, Entry, Gathering
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Site
-from aetherflow.telemetry.observer import current_observer
+from aetherflow.telemetry.observer import current_observer, emit
 from aetherflow.telemetry.retries import retried
 
 __all__ = ["BatchInterruptedError", "BatchItemError", "BatchResultError", "Carrier"]
@@ -74,6 +75,8 @@ class Carrier:
         self._func = func
         self._land = land
         self._retry_singly = retry_singly
+        self._sizes = registry.series(names.BATCH_SIZE_METRIC, {names.NODE_NAME: name})
+        self._waits = registry.series(names.BATCH_WAIT_METRIC, {names.NODE_NAME: name})
         self._site = Site(
             names.BATCH_SPAN.format(node=name),
             names.NODE_DURATION,
@@ -88,6 +91,9 @@ class Carrier:
         batch.begun = True
         try:
             with self._observed(batch):
+                emit(self._sizes, len(batch.entries))
+                for entry in batch.entries:
+                    emit(self._waits, round(entry.placement.wait * 1e9))
                 await self._call(batch)
         except BaseException as error:
             told = error if isinstance(error, Exception) else BatchInterruptedError(self._name, error)

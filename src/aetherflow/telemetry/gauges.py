@@ -6,7 +6,6 @@ meter provider is in use, also by one that comes later.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
@@ -21,8 +20,8 @@ Reading = tuple[float, Mapping[str, str]]
 
 Owner = TypeVar("Owner")
 
-_lock: Final = threading.RLock()
-_asked: Final[dict[str, list[tuple[weakref.ref[Any], Callable[[Any], Iterable[Reading]]]]]] = {}
+_asked: Final[dict[str, dict[object, tuple[weakref.ref[Any], Callable[[Any], Iterable[Reading]]]]]] = {}
+"""By metric. Owners come and go, and are asked, on any thread: each step here is one that no other can break into."""
 
 
 def observe(definition: MetricDefinition, owner: Owner, ask: Callable[[Owner], Iterable[Reading]]) -> None:
@@ -37,10 +36,8 @@ def observe(definition: MetricDefinition, owner: Owner, ask: Callable[[Owner], I
         ask: Gives the readings of an owner. Called on the thread that collects: it must be quick, and neither run
             a flow nor collect itself.
     """
-    with _lock:
-        entries = _asked.setdefault(definition.name, [])
-        entries[:] = [entry for entry in entries if entry[0]() is not None]
-        entries.append((weakref.ref(owner), ask))
+    entries, key = _asked.setdefault(definition.name, {}), object()
+    entries[key] = weakref.ref(owner, lambda _: entries.pop(key, None)), ask
 
 
 def readings(definition: MetricDefinition) -> list[Reading]:
@@ -52,8 +49,7 @@ def readings(definition: MetricDefinition) -> list[Reading]:
     Returns:
         One reading for each set of attributes.
     """
-    with _lock:
-        entries = list(_asked.get(definition.name, ()))
+    entries = list(_asked.get(definition.name, {}).values())
     found: dict[frozenset[tuple[str, str]], float] = {}
     for reference, ask in entries:
         owner = reference()

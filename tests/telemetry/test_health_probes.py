@@ -45,9 +45,9 @@ async def later() -> bool:
 def test_what_a_check_says(check: Any, status: str, output: str) -> None:
     """Anything but False and an error is good; of an error only the type is told, since its text may be a secret."""
     monitor = HealthMonitor()
-    monitor.add_check("mine", check)
+    monitor.add_check("mine", check, timeout=30)
     found = monitor.check().checks["mine"]
-    assert (found.status, found.output, found.threshold) == (status, output, 1.0)
+    assert (found.status, found.output, found.threshold) == (status, output, 30)
     assert found.value is not None
 
 
@@ -80,6 +80,7 @@ def test_a_check_that_hangs_fails_and_is_not_called_again_before_it_ends() -> No
     assert calls == ["aetherflow-check-stuck"]
     release.set()
     wait([monitor._probes["stuck"]._call], 30)  # type: ignore[list-item]
+    monitor._probes["stuck"].timeout = 30
     assert monitor.check().checks["stuck"].status == "ok"
     assert calls == ["aetherflow-check-stuck"] * 2
 
@@ -124,7 +125,7 @@ monitor = aetherflow.HealthMonitor()
 monitor.add_check("stuck", threading.Event().wait, timeout=0.01)
 print(monitor.check().checks["stuck"].status)
 late = aetherflow.HealthMonitor()
-late.add_check("late", lambda: None)
+late.add_check("late", lambda: None, timeout=30)
 atexit.register(lambda: print(late.check().checks["late"].status))
 """
 
@@ -147,6 +148,7 @@ with monitor._lock:
     child = os.fork()
 if child == 0:
     release.set()
+    monitor._probes["mine"].timeout = 30
     monitor.check()
     monitor.check()
     report = monitor.check()
@@ -191,7 +193,7 @@ def test_resources_with_a_ping_are_checked_once_they_are_open() -> None:
         return {name: check.status for name, check in monitor.check().checks.items()}
 
     with Shop() as context:
-        monitor.add_resources(context)
+        monitor.add_resources(context, timeout=30)
         assert found(context) == {"resource database": "unknown", "resource mailer": "unknown"}
         assert not context.database.initialized
         database = context.database()

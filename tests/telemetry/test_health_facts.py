@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aetherflow import HealthMonitor, node
+from aetherflow import HealthMonitor, configure, node
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import gauges
 from aetherflow.telemetry.accumulators import registry
@@ -107,3 +107,18 @@ def test_the_status_is_a_metric(current: HealthMonitor, name: str) -> None:
 def test_without_a_monitor_of_the_process_there_is_no_status() -> None:
     """Nobody is told of thresholds that nobody has chosen."""
     assert not gauges.readings(names.HEALTH_STATUS)
+
+
+def test_spans_that_are_not_exported_degrade(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real pipeline, in front of a receiver that is not there: what it gives up is loss of telemetry."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+
+    @node(name=name)
+    def quick() -> None: ...
+
+    telemetry, monitor = configure(exporter="otlp", set_global=False), HealthMonitor()
+    for _ in range(20):
+        quick.run()
+    telemetry.shutdown(0.05)
+    report = monitor.check()
+    assert (report.status, report.checks["telemetry: loss"].value) == ("degraded", 1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = ("configuration", "health", "logs", "pools", "profiling")
+PAGES = ("batching", "caching", "configuration", "health", "logs", "pools", "profiling", "settings")
 LISTING = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -23,12 +23,14 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 EXECUTIONS = {
     "async_bridge": {"async_bridge_node": 1, "traced_bridge_node": 1, "async_node": 1, "heavy_sync_processor": 9},
     "batching": {"inefficient_processor": 1, "batch_optimized_processor": 2},
+    "cached_node": {"fingerprint": 10, "fingerprints": 2, "tag_line": 2},
     "caching": {"cache_aware_processor": 3},
     "concurrency_modes": {"high_frequency_task": 1_000, "low_frequency_task": 3},
     "health": {"lookup": 21, "health_check_node": 6},
     "health_check": {"lookup": 3, "health_check_node": 4},
     "hybrid_context": {"optimized_request_handler": 6},
     "logs": {"price": 1, "tax": 1},
+    "micro_batching": {"place": 304},
     "object_pool": {"memory_efficient_processor": 20, "leasing_processor": 1},
     "parallel_partitions": {"data_partitioner": 2, "parallel_processor": 8, "result_aggregator": 2},
     "performance_monitor": {"monitored_processor": 6},
@@ -116,7 +118,7 @@ def test_every_execution_is_a_span(example):
     """Each execution of a node is in the exported trace, once."""
     outcome = run(example)
     nodes = Counter(
-        str(span.attributes[names.NODE_NAME]) for span in outcome.spans if names.NODE_NAME in span.attributes
+        str(span.attributes[names.NODE_NAME]) for span in outcome.spans if names.NODE_TYPE in span.attributes
     )
     assert nodes == EXECUTIONS[example]
 
@@ -127,11 +129,13 @@ def test_every_execution_is_measured(example):
 
 
 def test_every_span_is_below_its_run(example):
-    """Each span that is no run's own has its parent in the export, in the same trace."""
+    """Each span that is no run's own has its parent in the export, in the same trace; a batch has those it links to."""
     spans = run(example).spans
     ids = {(span.trace_id, span.span_id) for span in spans}
     assert all(
-        (span.trace_id, span.parent_id) in ids or (span.parent_id is None and names.RUN_ID in span.attributes)
+        (span.trace_id, span.parent_id) in ids
+        or (span.parent_id is None and names.RUN_ID in span.attributes)
+        or (span.parent_id is None and span.links and {(link.trace_id, link.span_id) for link in span.links} <= ids)
         for span in spans
     )
 
@@ -377,6 +381,41 @@ def test_the_execution_after_a_slow_one_is_profiled():
     """Of four look-ups the one that follows the slow one carries a profile, and no other."""
     spans = sorted(run("profiling").named("look_up"), key=lambda span: span.start)
     assert [[event.name for event in span.events] for span in spans] == [[], [], [names.PROFILE_EVENT], []]
+
+
+# --- micro_batching ----------------------------------------------------------------------------------------
+
+
+def test_many_callers_share_a_transaction():
+    """Orders of runs and tasks are placed a hundred at a time, and what is wrong with one fails that one alone."""
+    assert run("micro_batching").output == (
+        "250 runs, from order-0001 to order-0250: 3 transactions\n"
+        "50 tasks: 1 transaction, not full, begun after 50 ms\n"
+        "order-0301, IntegrityError, BatchItemError, order-0302\n"
+        "orders in the table: 302\n"
+        "batches: 5, full: 2, tried item by item: 1\n"
+        "items: 304, failed: 2\n"
+    )
+
+
+def test_a_batch_links_to_its_orders():
+    """The span of each batch is a trace of its own and leads to the executions that it was carried out for."""
+    sizes = [span.attributes[names.BATCH_SIZE] for span in run("micro_batching").named("place batch")]
+    assert sorted(sizes) == [4, 50, 50, 100, 100]
+
+
+# --- cached_node -------------------------------------------------------------------------------------------
+
+
+def test_a_cached_node_computes_once():
+    """Eight threads at once are one computation, and only what is invalidated is computed again."""
+    assert run("cached_node").output == (
+        "8 threads ask at once: 1 answer, computed 1 time\n"
+        "invalidated, it is computed again: 2 times\n"
+        "requests: 10, computed: 2, entries: 1\n"
+        "tags: a, b and a, b\n"
+        "injected: 5 requests, 2 hits, computed ['user', 'order', 'invoice']\n"
+    )
 
 
 # --- production_config -------------------------------------------------------------------------------------

@@ -31,7 +31,15 @@ from aetherflow.resources.batching import (
 )
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.resources.gathering import Given
-from aetherflow.telemetry.conventions import BATCH_SIZE, CODE_FUNCTION_NAME, NODE_NAME, THREAD_ID
+from aetherflow.telemetry.conventions import (
+    BATCH_SIZE,
+    BATCH_SIZE_METRIC,
+    BATCH_WAIT_METRIC,
+    CODE_FUNCTION_NAME,
+    NODE_DURATION,
+    NODE_NAME,
+    THREAD_ID,
+)
 from aetherflow.telemetry.observer import current_observer
 from aetherflow.testing import CapturedTelemetry, FakeClock
 
@@ -652,3 +660,22 @@ def test_where_an_item_was_is_told_in_its_callers_context():
         batcher.run(2)
         first.result()
     assert sorted((each.size, each.index, each.wait) for each in told) == [(2, 0, 3.0), (2, 1, 0.0)]
+
+
+def test_sizes_and_waits_are_metrics():
+    """Each batch's size and each item's wait is in a histogram of the function's name."""
+    clock = FakeClock()
+    with CapturedTelemetry() as captured:
+        batcher = Batcher(doubled, size=2, max_wait=LONG, name="f", clock=clock.monotonic)
+        for _ in range(3):
+            with ThreadPoolExecutor(1) as threads:
+                first = threads.submit(batcher.run, 1)
+                until(lambda: waiting(batcher) == 1)
+                clock.advance(2)
+                batcher.run(2)
+                first.result()
+        (sizes,) = captured.points(BATCH_SIZE_METRIC.name, {NODE_NAME: "f"})
+        assert (sizes.count, sizes.sum) == (3, 6)
+        (waits,) = captured.points(BATCH_WAIT_METRIC.name, {NODE_NAME: "f"})
+        assert (waits.count, waits.sum, waits.min, waits.max) == (6, 6.0, 0.0, 2.0)
+        assert captured.points(NODE_DURATION.name) == []  # a batch is no execution of a node

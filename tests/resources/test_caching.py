@@ -23,7 +23,8 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheService, NotCacheableError
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.resources.scoped_cache import ScopedCache
-from aetherflow.testing import FakeClock
+from aetherflow.telemetry.conventions import CACHE_ENTRIES, CACHE_NAME, CACHE_REQUESTS, CACHE_RESULT
+from aetherflow.testing import CapturedTelemetry, FakeClock
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -587,3 +588,48 @@ def test_requests_are_told_in_the_callers_context():
     cache.get("a")
     cache.get("b")
     assert told == ["miss", "hit", "hit", "miss"]
+
+
+# --- metrics -----------------------------------------------------------------------------------------------
+
+
+def test_requests_and_entries_are_metrics():
+    """Each request is counted with its result, and a collection tells how many entries live, by the cache's name."""
+    clock = FakeClock()
+    with CapturedTelemetry() as captured:
+        cache = CacheService[int](ttl=10, name="prices", clock=clock.monotonic)
+        compute = Held(7)
+        with ThreadPoolExecutor(2) as threads:
+            leader = threads.submit(cache.get_or_compute, "a", compute)
+            compute.begun.wait()
+            other = threads.submit(cache.get_or_compute, "a", never)
+            until(lambda: waiting(cache, "a") == 1)
+            compute.go.set()
+            leader.result()
+            other.result()
+        for _ in range(3):
+            cache.get("a")
+        clock.advance(5)
+        cache.set("b", 1)
+        counted = {point.attributes[CACHE_RESULT]: point.value for point in captured.points(CACHE_REQUESTS.name)}
+        assert counted == {"miss": 1, "coalesced": 1, "hit": 3}
+        assert {point.attributes[CACHE_NAME] for point in captured.points(CACHE_REQUESTS.name)} == {"prices"}
+        (entries,) = captured.points(CACHE_ENTRIES.name, {CACHE_NAME: "prices"})
+        assert entries.value == 2
+        clock.advance(5)
+        (entries,) = captured.points(CACHE_ENTRIES.name, {CACHE_NAME: "prices"})
+        assert entries.value == 1
+
+
+def test_the_caches_of_threads_are_one_in_the_metrics():
+    """Entries of a cache a thread add up under its name, those of dead threads excepted."""
+    caches = ScopedCache("own", CachePolicy(scope="thread"))
+    with CapturedTelemetry() as captured:
+        caches.here().get_or_compute("a", lambda: 1)
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(lambda: caches.here().set("a", 1)).result()
+            (entries,) = captured.points(CACHE_ENTRIES.name, {CACHE_NAME: "own"})
+            assert entries.value == 2
+        gc.collect()
+        (entries,) = captured.points(CACHE_ENTRIES.name, {CACHE_NAME: "own"})
+        assert entries.value == 1

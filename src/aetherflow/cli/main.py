@@ -9,14 +9,22 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NoReturn
 
-from aetherflow.cli import ab, baseline, demo, regress, run, trace
+from aetherflow.cli import ab, baseline, config, demo, regress, run, trace
 from aetherflow.cli.command import Command, Consoles, ExitCode
 from aetherflow.cli.terminal import open_consoles
 from aetherflow.errors import AetherFlowError
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: Final = (demo.COMMAND, run.COMMAND, trace.COMMAND, regress.COMMAND, ab.COMMAND, baseline.COMMAND)
+COMMANDS: Final = (
+    demo.COMMAND,
+    run.COMMAND,
+    trace.COMMAND,
+    regress.COMMAND,
+    ab.COMMAND,
+    baseline.COMMAND,
+    config.COMMAND,
+)
 """Every command, in the order in which the help lists them."""
 
 

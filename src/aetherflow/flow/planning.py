@@ -168,8 +168,9 @@ class _Planner:
         """Say what else can be done with a node whose calls become batches."""
         task = op.task
         if task.acall is not None:
-            acall = sparing(task.acall, binding.injected)
-            op.on_loop = replace(op, kind=Kind.ASYNC, invoke=bind(acall, task.parameters, sources).invoke)
+            invoke = bind(sparing(task.acall, binding.injected), task.parameters, sources).invoke
+            counted = counted_at(op.site, invoke, Kind.ASYNC) if task.retries else invoke
+            op.on_loop = replace(op, kind=Kind.ASYNC, invoke=counted)
         if task.given is not None:
             given = bind(task.given, task.parameters, sources).invoke
             op.gather = Gather(given, lambda: task.batched.batcher)

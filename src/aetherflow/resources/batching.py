@@ -7,7 +7,6 @@ function is called, by one of the callers and without that lock.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -15,8 +14,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Concatenate, Final, Generic, Self, TypeAlias, TypeVar
-from weakref import WeakSet
+from typing import Any, Concatenate, Generic, Self, TypeAlias, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
@@ -33,8 +31,10 @@ from aetherflow.resources.gathering import (
     Given,
     Placement,
     closed_gate,
+    open_gate,
+    pass_gate,
 )
-from aetherflow.resources.waiting import lent_thread
+from aetherflow.resources.leaving import flush_at_exit
 from aetherflow.telemetry.forks import renew_in_children
 
 __all__ = [
@@ -128,7 +128,7 @@ class Batcher(Generic[T, R]):
         self._on_thread = on_thread or _on_thread_of_loop
         self._tasks: set[asyncio.Task[None]] = set()  # a loop itself keeps its tasks only weakly
         renew_in_children(self)
-        _exit.watch(self)
+        flush_at_exit(self)
 
     @property
     def is_async(self) -> bool:
@@ -209,7 +209,7 @@ class Batcher(Generic[T, R]):
                     self._carry_out(batch)
             for entry in entries:
                 while not entry.is_done:
-                    _pass(gate)
+                    pass_gate(gate)
         except BaseException:
             for entry in entries:
                 self._leave(entry)
@@ -260,6 +260,10 @@ class Batcher(Generic[T, R]):
         """
         return self._gathering.statistics()
 
+    def is_busy(self) -> bool:
+        """Tell whether a batch is under way."""
+        return self.statistics().running > 0
+
     def after_fork(self) -> None:
         """Go on in a child process, where nobody waits."""
         self._gathering.renew()
@@ -281,15 +285,15 @@ class Batcher(Generic[T, R]):
             if batch.leader is entry or (is_due and gathering.take(batch, entry)):
                 self._carry_out(batch)
             elif batch.keeper is entry and not batch.taken:
-                _pass(entry.gate, max(0.0, batch.due - gathering.clock()))
+                pass_gate(entry.gate, max(0.0, batch.due - gathering.clock()))
             else:
-                _pass(entry.gate)
+                pass_gate(entry.gate)
 
     def _leave(self, entry: Entry) -> None:
         """See to it that nobody else waits in vain for a caller that has stopped waiting."""
         keeper = self._gathering.withdraw(entry)
         if keeper is not None:
-            _open(keeper.gate)
+            open_gate(keeper.gate)
         batch = entry.batch
         if batch is not None and batch.leader is entry and not batch.begun:
             self._hand_over(batch, entry)
@@ -318,7 +322,7 @@ class Batcher(Generic[T, R]):
         """Have another thread carry a batch out: one that waits for it, since others may all be waiting for more."""
         leader = self._gathering.appoint(batch, instead_of)
         if leader is not None:
-            _open(leader.gate)
+            open_gate(leader.gate)
             return
         context = copy_context()
 
@@ -347,7 +351,7 @@ class Batcher(Generic[T, R]):
         by_loop: dict[asyncio.AbstractEventLoop, list[Entry]] = {loop: [] for loop in batch.timers}
         for entry in batch.entries:
             if entry.loop is None:
-                _open(entry.gate)
+                open_gate(entry.gate)
             else:
                 by_loop.setdefault(entry.loop, []).append(entry)
         batch.entries, batch.leader, batch.keeper = [], None, None  # entries know their batch: leave no circle
@@ -368,19 +372,6 @@ def _resolve(batch: Batch, loop: asyncio.AbstractEventLoop, entries: Iterable[En
     for entry in entries:
         if not entry.future.done():
             entry.future.set_result(None)
-
-
-def _open(gate: threading.Lock) -> None:
-    if gate.locked():  # else open already: whoever waits there has yet to look
-        with suppress(RuntimeError):  # opened in between
-            gate.release()
-
-
-def _pass(gate: threading.Lock, timeout: float = -1) -> None:
-    """Wait until a gate is open, or for so many seconds."""
-    if not gate.acquire(blocking=False):
-        with lent_thread():
-            gate.acquire(timeout=timeout)
 
 
 def _drive(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -404,29 +395,3 @@ def _check_limits(owner: str, size: object, max_wait: object) -> None:
     is_number = isinstance(max_wait, int | float) and not isinstance(max_wait, bool)
     if max_wait is not None and not (is_number and 0 < max_wait <= threading.TIMEOUT_MAX):  # type: ignore[operator]
         raise ConfigurationError(f"{owner}(max_wait={max_wait!r}): allowed is a number of seconds above 0, or None")
-
-
-class _Exit:
-    """Carries out, when the interpreter exits, what waits in the batches of threads that will not get to."""
-
-    def __init__(self) -> None:
-        self._batchers: WeakSet[Batcher[Any, Any]] = WeakSet()
-
-    def watch(self, batcher: Batcher[Any, Any]) -> None:
-        if not self._batchers:
-            atexit.register(self.flush)
-        self._batchers.add(batcher)
-
-    def flush(self) -> None:
-        batchers = list(self._batchers)
-        for batcher in batchers:
-            batcher.flush()
-        until = time.monotonic() + EXIT_TIMEOUT
-        while any(batcher.statistics().running for batcher in batchers) and time.monotonic() < until:
-            time.sleep(0.001)
-
-
-EXIT_TIMEOUT: Final = 2.0
-"""Seconds that leaving the process waits at most for batches that other threads carry out."""
-
-_exit: Final = _Exit()

@@ -12,7 +12,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, get_args
+
+from typing_extensions import TypeVar
 
 from aetherflow.config import perf_config
 from aetherflow.errors import AetherFlowError, ConfigurationError
@@ -45,7 +47,7 @@ __all__ = [
     "NotCacheableError",
 ]
 
-V = TypeVar("V")
+V = TypeVar("V", default=Any)
 W = TypeVar("W", bound=Waiter[None])
 _thread: Callable[[float], ThreadWaiter[None]] = ThreadWaiter
 _task: Callable[[float], TaskWaiter[None]] = TaskWaiter
@@ -146,15 +148,15 @@ class CacheService(Generic[V]):
         self._cache_errors = cache_errors
         self._clock = clock
         self._on_request = on_request
-        self._requests = {
-            result: registry.series(names.CACHE_REQUESTS, {names.CACHE_NAME: name, names.CACHE_RESULT: result})
-            for result in get_args(CacheResult)
-        }
-        gauges.observe(names.CACHE_ENTRIES, self, _entries)
         self.counts = Counts()
         self._lock = threading.RLock()  # reentrant, for what the garbage collector may run in between
         self._flights: dict[Hashable, Flight] = {}
         self._entries = self._no_entries()
+        self._series = {
+            result: registry.series(names.CACHE_REQUESTS, {names.CACHE_NAME: name, names.CACHE_RESULT: result})
+            for result in get_args(CacheResult)
+        }
+        gauges.observe(names.CACHE_ENTRIES, self, _readings)
         renew_in_children(self)
 
     # --- requests ------------------------------------------------------------------------------------------
@@ -338,6 +340,7 @@ class CacheService(Generic[V]):
 
     def after_fork(self) -> None:
         """Go on in a child process, which has the entries but not the threads that compute or hold the lock."""
+        self.counts.reset()  # each process counts its own
         if not self._lock.acquire(blocking=False):
             self._entries = self._no_entries()  # another thread was about to change them
         self._lock = threading.RLock()
@@ -355,16 +358,16 @@ class CacheService(Generic[V]):
         return value
 
     def _tell(self, result: CacheResult) -> None:
-        emit(self._requests[result])
+        emit(self._series[result])
         if self._on_request is not None:
             self._on_request(result)
 
 
-def _entries(cache: CacheService[Any]) -> list[gauges.Reading]:
-    return [(len(cache), {names.CACHE_NAME: cache.name})]
-
-
 _USED_UP: Final = (Iterator, AsyncIterator, Coroutine)
+
+
+def _readings(cache: CacheService[Any]) -> list[gauges.Reading]:
+    return [(len(cache), {names.CACHE_NAME: cache.name})]
 
 
 def _check_limits(owner: str, maxsize: object, ttl: object) -> None:

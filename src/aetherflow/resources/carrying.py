@@ -13,10 +13,11 @@ from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 from aetherflow.errors import AetherFlowError
 from aetherflow.resources.gathering import Batch, Entry, Gathering
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Site
-from aetherflow.telemetry.observer import current_observer, emit
-from aetherflow.telemetry.retries import retried
+from aetherflow.telemetry.observer import current_observer
+from aetherflow.telemetry.retries import noted
 
 __all__ = ["BatchInterruptedError", "BatchItemError", "BatchResultError", "Carrier"]
 
@@ -91,9 +92,7 @@ class Carrier:
         batch.begun = True
         try:
             with self._observed(batch):
-                emit(self._sizes, len(batch.entries))
-                for entry in batch.entries:
-                    emit(self._waits, round(entry.placement.wait * 1e9))
+                self._measure(batch)
                 await self._call(batch)
         except BaseException as error:
             told = error if isinstance(error, Exception) else BatchInterruptedError(self._name, error)
@@ -107,6 +106,15 @@ class Carrier:
             self._gathering.end(batch)
             self._land(batch)
 
+    def _measure(self, batch: Batch) -> None:
+        try:
+            keep, waits = current_observer().keep, self._waits
+            keep(self._sizes, len(batch.entries))
+            for entry in batch.entries:
+                keep(waits, round(entry.placement.wait * 1e9))
+        except Exception as failure:  # noqa: BLE001  # telemetry never breaks the host
+            shield.caught(failure, "measuring a batch")
+
     async def _call(self, batch: Batch) -> None:
         entries = batch.entries
         try:
@@ -116,7 +124,7 @@ class Carrier:
         except Exception as error:
             if len(entries) == 1 or not self._retry_singly:
                 raise
-            retried(error, 1, 0.0)
+            noted(error, 1, 0.0)
         else:
             for entry, result in zip(entries, results, strict=True):
                 _settle(entry, result)

@@ -63,6 +63,10 @@ class Counts:
     __slots__ = ("coalesced", "evicted", "hits", "misses")
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
         self.hits = self.misses = self.coalesced = self.evicted = 0
 
     def add(self, other: Counts) -> None:

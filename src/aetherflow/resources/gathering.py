@@ -9,15 +9,28 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.trace import SpanContext
 
 from aetherflow.errors import AetherFlowError
+from aetherflow.resources.waiting import lent_thread
 from aetherflow.telemetry.conventions import BATCH_INDEX, BATCH_SIZE, BATCH_WAIT
 
-__all__ = ["Batch", "BatchStatistics", "BatcherClosedError", "Entry", "Gathering", "Given", "Placement", "closed_gate"]
+__all__ = [
+    "Batch",
+    "BatchStatistics",
+    "BatcherClosedError",
+    "Entry",
+    "Gathering",
+    "Given",
+    "Placement",
+    "closed_gate",
+    "open_gate",
+    "pass_gate",
+]
 
 _NOTHING: Final = object()
 
@@ -159,6 +172,20 @@ def closed_gate() -> threading.Lock:
     gate = threading.Lock()
     gate.acquire()
     return gate
+
+
+def open_gate(gate: threading.Lock) -> None:
+    """Let whoever waits at a gate go on."""
+    if gate.locked():  # else open already: whoever waits there has yet to look
+        with suppress(RuntimeError):  # opened in between
+            gate.release()
+
+
+def pass_gate(gate: threading.Lock, timeout: float = -1) -> None:
+    """Wait until a gate is open, or for so many seconds."""
+    if not gate.acquire(blocking=False):
+        with lent_thread():
+            gate.acquire(timeout=timeout)
 
 
 class Batch:

@@ -81,6 +81,8 @@ class ScopedCache:
     def after_fork(self) -> None:
         """Go on in a child process, where another thread may have held the lock."""
         self._lock = threading.RLock()
+        self._ended.clear()
+        self._former.reset()
 
     def _make(self) -> CacheService[Any]:
         policy = self._policy

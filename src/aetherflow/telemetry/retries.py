@@ -12,7 +12,7 @@ from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.observation import Site, error_type
 from aetherflow.telemetry.observer import emit
 
-__all__ = ["begin_attempts", "end_attempts", "retried"]
+__all__ = ["begin_attempts", "end_attempts", "noted", "retried"]
 
 _retrying: Final[ContextVar[Site | None]] = ContextVar("aetherflow_retrying", default=None)
 
@@ -39,6 +39,11 @@ def retried(error: BaseException, attempt: int, delay: float) -> None:
     if site is not None:
         attributes = {**site.metric_attributes, names.ERROR_TYPE: error_type(error)}
         emit(registry.series(names.NODE_RETRIES, attributes))
+    noted(error, attempt, delay)
+
+
+def noted(error: BaseException, attempt: int, delay: float) -> None:
+    """Note the same on the current span alone, where that is not an execution of a node."""
     span = trace.get_current_span()
     if span.is_recording():
         event: dict[str, Any] = {

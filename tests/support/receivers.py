@@ -268,10 +268,12 @@ class Rotel:
     Args:
         folder: Where its output is kept.
         detailed: Whether it prints every span, or only how many it gets.
+        signal: What it prints: ``traces`` or ``metrics``.
     """
 
-    def __init__(self, folder: Path, *, detailed: bool = True) -> None:
+    def __init__(self, folder: Path, *, detailed: bool = True, signal: str = "traces") -> None:
         self._detailed = detailed
+        self._signal = signal
         self._output = folder / "rotel.log"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -283,6 +285,19 @@ class Rotel:
     def wait_for_spans(self, count: int) -> list[ReceivedSpan]:
         wait_until(lambda: len(self.spans()) >= count, f"{count} spans in rotel")
         return self.spans()
+
+    def histograms(self, metric: str, attribute: str) -> dict[str, dict[str, float]]:
+        """Return what points of a histogram said last, by the value of an attribute: Count, Sum, Min and Max."""
+        found: dict[str, dict[str, float]] = {}
+        name = told = ""
+        for line in self._output.read_text(encoding="utf-8").splitlines():
+            if line.startswith("     -> Name: "):
+                name = line.removeprefix("     -> Name: ")
+            elif (pair := _ATTRIBUTE.fullmatch(line)) and pair[1] == attribute:
+                told = str(_printed_value(pair[2]))
+            elif name == metric and (number := _NUMBER.fullmatch(line)):
+                found.setdefault(told, {})[number[1]] = float(number[2])
+        return found
 
     def count(self) -> int:
         """Return how many spans it has got, where it prints no more than that."""
@@ -324,7 +339,7 @@ class Rotel:
             raise RuntimeError("the tests need rotel, a real OTLP receiver: install the extra 'test'")
         options = {
             "exporter": "blackhole",
-            "debug-log": "traces",
+            "debug-log": self._signal,
             "debug-log-verbosity": "detailed" if self._detailed else "basic",
             "otlp-http-endpoint": f"{_HOST}:{http}",
             "otlp-grpc-endpoint": f"{_HOST}:{grpc}",
@@ -348,6 +363,7 @@ def _listening(port: int) -> bool:
 
 _STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
 _COUNT: Final = re.compile(r"Received traces\..* spans=(\d+)")
+_NUMBER: Final = re.compile(r"(Count|Sum|Min|Max): (.*)")
 _FIELD: Final = re.compile(r"    (Trace ID|Parent ID|ID|Name) +: ?(.*)")
 _ATTRIBUTE: Final = re.compile(r"     -> ([^:]+): (.*)")
 _VALUE: Final = re.compile(r"(Str|Int|Double|Bool|Slice)\((.*)\)")

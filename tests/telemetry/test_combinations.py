@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
@@ -13,7 +14,8 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from aetherflow import node
+from aetherflow import PerformanceMonitor, node
+from aetherflow.analysis.metrics import read_jobs
 from aetherflow.analysis.spans import read_spans
 from aetherflow.telemetry.setup import configure
 
@@ -53,10 +55,20 @@ class Application:
     def spans(self) -> Counter[str]:
         return Counter(span.name for span in self.exporter.get_finished_spans())
 
-    def metrics(self) -> set[str]:
+    def metrics(self) -> dict[str, Any]:
         data = self.reader.get_metrics_data()
         scopes = [scope for each in (data.resource_metrics if data else ()) for scope in each.scope_metrics]
-        return {metric.name for scope in scopes for metric in scope.metrics}
+        return {metric.name: metric for scope in scopes for metric in scope.metrics}
+
+    def durations(self) -> dict[str, tuple[int, float]]:
+        """Return how often nodes were executed, and how long altogether, in all flows."""
+        found: dict[str, tuple[int, float]] = {}
+        metric = self.metrics().get("aetherflow.node.duration")
+        for point in metric.data.data_points if metric else ():
+            name = point.attributes["aetherflow.node.name"]
+            count, total = found.get(name, (0, 0.0))
+            found[name] = (count + point.count, total + point.sum)
+        return found
 
 
 @pytest.fixture
@@ -111,6 +123,70 @@ def test_spans_are_where_they_belong(application, turned_off, traces, measures, 
     assert (written(telemetry), application.spans()) == expected[traces]
     assert ("aetherflow.node.duration" in application.metrics()) == (measures == "application")
     assert (telemetry.metrics_path is not None and telemetry.metrics_path.exists()) == (measures == "ours")
+
+
+@pytest.mark.parametrize("comes", ["first", "after configure()", "after a run", "after a run, before configure()"])
+@pytest.mark.parametrize("measures", PROVIDERS)
+@pytest.mark.parametrize("traces", PROVIDERS)
+def test_metrics_are_exact_where_they_belong(application, turned_off, traces, measures, comes):
+    """All nine combinations, with the application's providers set at any time: each execution is counted once.
+
+    Those before a provider was set are not its own; count and sum are those of the monitor's own statistics.
+    """
+    turned_off(traces, measures)
+    monitor = PerformanceMonitor()
+
+    def run(times: int) -> None:
+        for n in range(times):
+            FLOW.run({"n": n})
+            first(n)
+
+    if comes == "first":
+        application.set_global(traces, measures)
+    if comes == "after a run, before configure()":
+        run(2)
+        application.set_global(traces, measures)
+        monitor.reset()
+        run(3)
+        told = monitor.get_stats()
+        assert application.durations() == (durations_of(told) if measures == "application" else {})
+    with configure() as telemetry:
+        if measures == "ours" or comes == "first":
+            monitor.reset()
+        if comes == "after configure()":
+            application.set_global(traces, measures)
+            monitor.reset()
+        elif comes == "after a run":
+            run(2)
+            application.set_global(traces, measures)
+            if measures == "application":
+                monitor.reset()
+        run(5)
+    stats = durations_of(monitor.get_stats())
+    assert stats["first"][0] == 2 * stats["second"][0]
+    assert application.durations() == (stats if measures == "application" else {})
+    assert written_durations(telemetry) == (stats if measures == "ours" else {})
+
+
+def durations_of(stats) -> dict[str, tuple[int, Any]]:
+    return {
+        name: (found["count"], pytest.approx(found["total_time"], rel=1e-9))
+        for name, found in stats.items()
+        if name in ("first", "second")
+    }
+
+
+def written_durations(telemetry) -> dict[str, tuple[int, float]]:
+    if telemetry.metrics_path is None or not telemetry.metrics_path.exists():
+        return {}
+    (job,) = read_jobs([telemetry.metrics_path])
+    found: dict[str, tuple[int, float]] = {}
+    for series, histogram in job.histograms.items():
+        if series.metric == "aetherflow.node.duration":
+            name = dict(series.attributes)["aetherflow.node.name"]
+            count, total = found.get(name, (0, 0.0))
+            found[name] = (count + histogram.count, total + histogram.total)
+    return found
 
 
 def times(runs: int) -> Counter[str]:

@@ -51,3 +51,17 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("mypy", "--strict")
     session.run("pyright")
+
+
+@nox.session(python=PYTHONS[0])
+def regression_simulator(session: nox.Session) -> None:
+    """Simulate the regression gate beside other tools; arguments after `--` go to the simulator."""
+    session.install("-e", ".[trend]", "pytest-benchmark>=5.1")
+    session.run("python", "benchmarks/regression_simulator.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def otava(session: nox.Session) -> None:
+    """Run the tests of trends with Apache Otava installed."""
+    session.install("-e", ".[test,trend]")
+    session.run("pytest", "tests/analysis/test_trend.py", *session.posargs)

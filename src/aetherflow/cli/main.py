@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NoReturn
 
-from aetherflow.cli import ab, baseline, config, demo, regress, run, trace
+from aetherflow.cli import ab, baseline, config, demo, regress, run, trace, trend
 from aetherflow.cli.command import Command, Consoles, ExitCode
 from aetherflow.cli.terminal import open_consoles
 from aetherflow.errors import AetherFlowError
@@ -23,6 +23,7 @@ COMMANDS: Final = (
     regress.COMMAND,
     ab.COMMAND,
     baseline.COMMAND,
+    trend.COMMAND,
     config.COMMAND,
 )
 """Every command, in the order in which the help lists them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,16 @@ from aetherflow.analysis.regression_rules import Rules, read_rules
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
 from aetherflow.cli.regression_report import FORMATS, render
 
-__all__ = ["COMMAND", "add_report_arguments", "add_runner_argument", "read_side", "report", "rules_of"]
+__all__ = [
+    "COMMAND",
+    "add_report_arguments",
+    "add_runner_argument",
+    "baseline_paths",
+    "read_side",
+    "report",
+    "rules_of",
+    "write_report",
+]
 
 _STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
@@ -64,7 +73,8 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     candidate = read_side(arguments.candidate, consoles)
     if not candidate:
         raise UsageError(f"there are no metrics in {_listed(arguments.candidate)}; --candidate must hold some")
-    baseline = read_side(list(_baseline_paths(arguments, consoles)), consoles)
+    given = [path for path in arguments.baseline if path.exists()]
+    baseline = read_side(list(baseline_paths(given, arguments.runner, consoles)), consoles)
     if not baseline:
         told = (
             f"there are no metrics in {_listed(arguments.baseline)}"
@@ -82,10 +92,16 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     return report(compare_jobs(baseline, candidate, rules), arguments, consoles)
 
 
-def _baseline_paths(arguments: argparse.Namespace, consoles: Consoles) -> Iterator[Path]:
-    """Give the files and folders that are there; of kept baselines the one of this machine."""
-    machine = this_machine(os.environ, runner=arguments.runner)
-    for path in filter(Path.exists, arguments.baseline):
+def baseline_paths(paths: Iterable[Path], runner: str | None, consoles: Consoles) -> Iterator[Path]:
+    """Give the files and folders to read; of kept baselines the one of this machine.
+
+    Args:
+        paths: Files and folders that are there.
+        runner: The class of this runner, where it is known better than from the variables of the CI system.
+        consoles: Where it is told that there is none of this machine.
+    """
+    machine = this_machine(os.environ, runner=runner)
+    for path in paths:
         kept = {file.machine: file.path for file in find_baselines(path)} if path.is_dir() else {}
         if not kept:
             yield path
@@ -132,15 +148,16 @@ def report(comparison: Comparison, arguments: argparse.Namespace, consoles: Cons
         UsageError: The report cannot be written.
     """
     if arguments.output:
-        _write(arguments.output, render(comparison, arguments.format), mode="w")
+        write_report(arguments.output, render(comparison, arguments.format))
     shown = render(comparison, "text" if arguments.output else arguments.format)
     consoles.out.print(Text(shown), end="", soft_wrap=True)
     if summary := os.environ.get(_STEP_SUMMARY):
-        _write(Path(summary), render(comparison, "markdown"), mode="a")
+        write_report(Path(summary), render(comparison, "markdown"), mode="a")
     return ExitCode.FAILED if comparison.failed else ExitCode.FINE
 
 
-def _write(file: Path, text: str, *, mode: str) -> None:
+def write_report(file: Path, text: str, *, mode: str = "w") -> None:
+    """Write text to a file; what is in the way of that is told as a bad argument."""
     try:
         with file.open(mode, encoding="utf-8") as stream:
             stream.write(text)

@@ -1,0 +1,161 @@
+"""``aetherflow trend``: how nodes went over a long series of runs, and where they changed for good."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from aetherflow.analysis.metrics import Job
+from aetherflow.analysis.trend import ChangePoint, Method, Trend, find_trends
+from aetherflow.cli.charts import Chart, Curve, draw_charts, sparkline
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least
+from aetherflow.cli.regress import add_runner_argument, baseline_paths, read_side, write_report
+from aetherflow.cli.terminal import format_count, format_seconds, printable
+
+__all__ = ["COMMAND"]
+
+_SUITE: Final = "all nodes together"
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="files of OTLP JSON metrics, or folders; of kept baselines, the one of this machine",
+    )
+    parser.add_argument(
+        "--node", default="*", metavar="PATTERN", help="only nodes named so, as flow/node (default: all)"
+    )
+    parser.add_argument("--last", type=at_least(1), metavar="N", help="only the newest N runs")
+    parser.add_argument(
+        "--limit", type=_fraction, default=0.10, metavar="X", help="the smallest change that is told (default: 0.10)"
+    )
+    parser.add_argument(
+        "--method",
+        choices=get_args(Method),
+        default="steps",
+        help="how changes are found: steps, the default, needs nothing; otava is Apache Otava's (extra 'trend')",
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how it is written (default: text)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the series there, too")
+    add_runner_argument(parser)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 10:  # noqa: PLR2004  # ten times as slow
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction above 0, such as 0.10")
+    return value
+
+
+def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
+    if missing := [path for path in arguments.paths if not path.exists()]:
+        raise UsageError(f"there is no {', '.join(map(str, missing))}")
+    jobs = read_side(list(baseline_paths(arguments.paths, arguments.runner, consoles)), consoles)
+    jobs = jobs[-arguments.last :] if arguments.last else jobs
+    if not jobs:
+        raise UsageError(f"there are no metrics in {', '.join(map(str, arguments.paths))}")
+    trends = [
+        trend
+        for trend in find_trends(jobs, limit=arguments.limit, method=arguments.method)
+        if fnmatchcase(_name(trend), arguments.node)
+    ]
+    if arguments.format == "json":
+        consoles.out.print(Text(json.dumps(_as_json(trends, jobs), indent=2, ensure_ascii=False)), soft_wrap=True)
+    else:
+        consoles.out.print(_page(trends, jobs))
+    if arguments.svg:
+        write_report(arguments.svg, _svg(trends))
+    return ExitCode.FINE
+
+
+def _name(trend: Trend) -> str:
+    return str(trend.key) if trend.key else _SUITE
+
+
+def _page(trends: Sequence[Trend], jobs: Sequence[Job]) -> RenderableType:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("node", overflow="ellipsis", no_wrap=True)
+    table.add_column("last", justify="right", no_wrap=True)
+    table.add_column(format_count(len(jobs), "run"), no_wrap=True)
+    table.add_column("changes", overflow="fold")
+    for trend in trends:
+        values = list(trend.values.values())
+        last = format_seconds(values[-1]) if trend.key else f"{values[-1] - 1:+.1%}"
+        changes = "\n".join(map(_told, trend.changes))
+        table.add_row(Text(printable(_name(trend))), last, sparkline(values), Text(changes))
+    note = Text("what the machine did to all nodes of a run is taken out", style="dim")
+    return Group(table, note) if any(trend.key is None for trend in trends) else table
+
+
+def _told(change: ChangePoint) -> str:
+    date = datetime.fromtimestamp(change.time / 1e9, UTC)
+    commit = f"commit {change.revision[:12]}" if change.revision else f"run {change.run}"
+    return printable(f"{change.change:+.1%} since {date:%Y-%m-%d}, {commit}")
+
+
+def _as_json(trends: Sequence[Trend], jobs: Sequence[Job]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "runs": [job.name for job in jobs],
+        "nodes": [
+            {
+                "flow": trend.key.flow or None if trend.key else None,
+                "node": trend.key.node or None if trend.key else None,
+                "metric": trend.key.metric if trend.key else None,
+                "values": [trend.values.get(index) for index in range(len(jobs))],
+                "changes": [
+                    {
+                        "index": change.index,
+                        "run": change.run,
+                        "revision": change.revision,
+                        "time": datetime.fromtimestamp(change.time / 1e9, UTC).isoformat(),
+                        "change": change.change,
+                    }
+                    for change in trend.changes
+                ],
+            }
+            for trend in trends
+        ],
+    }
+
+
+def _svg(trends: Sequence[Trend]) -> str:
+    return draw_charts(
+        Chart(
+            f"{_name(trend)}, {'ms' if trend.key else 'relative'}",
+            [Curve({index: value * 1e3 if trend.key else value for index, value in trend.values.items()})],
+            {change.index: f"{change.change:+.0%}" for change in trend.changes},
+            "run",
+        )
+        for trend in trends
+    )
+
+
+COMMAND: Final = Command(
+    name="trend",
+    summary="show how nodes went over many runs, and where they changed",
+    description="Show how the medians of nodes went over a series of runs, and since which run, or commit, they are\n"
+    "at another level.",
+    add_arguments=_add_arguments,
+    run=_run,
+    examples=(
+        "aetherflow trend baseline/",
+        "aetherflow trend baseline/ --node 'checkout/*' --svg trend.svg",
+        "aetherflow trend runs/*.jsonl --method otava --format json",
+    ),
+)

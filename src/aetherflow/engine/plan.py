@@ -260,7 +260,9 @@ class Plan:
     is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.is_plain = not any(op.upstream or op.links or op.span_slot is not None for op in self.linear)
+        # What a single node keeps its span's context for, a run that is asked for that begins otherwise.
+        asked = any(op.span_slot is not None for op in self.linear) and not self.single
+        self.is_plain = not asked and not any(op.upstream or op.links for op in self.linear)
         self.steps = tuple((op.invoke, op.slot, op.site.series.add) for op in self.linear)
 
     def relieve(self) -> None:

@@ -42,6 +42,9 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
     if plan.linear:
         if observer.idle:
             return run_metered(plan, slots)
+        if plan.site is None and plan.is_plain and info is None and (lane := observer.lone_lane()) is not None:
+            with lane:
+                return run_traced(plan, slots, lane)
         return _Run(plan, slots, observer, info).linear()
     _resolve_context_local(plan, slots)
     return drive(_Run(plan, slots, observer, info).walked(SyncDriver(observer, buffer)))

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Se
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
+from weakref import ref
 
 from aetherflow.engine import run as engine
 from aetherflow.engine.drivers import AsyncDriver, SyncDriver
@@ -62,6 +63,28 @@ class _Value:
     """Marks plans for a single value in place of a mapping of inputs."""
 
 
+class _Last:
+    """The plan of the last run with a context: nearly always the next one is like it.
+
+    Args:
+        context: The run's context, held weakly.
+        names: The names of its inputs.
+        plan: The plan.
+    """
+
+    __slots__ = ("_context", "_count", "_names", "plan")
+
+    def __init__(self, context: AnyContext, names: Any, plan: Plan) -> None:
+        self._context = ref(context)
+        self._count = len(context.providers)
+        self._names = names
+        self.plan = plan
+
+    def holds_for(self, context: AnyContext, names: Any) -> bool:
+        """Tell whether a run is like the last one; a provider that was added since may make it another."""
+        return self._context() is context and self._names == names and self._count == len(context.providers)
+
+
 class Runner:
     """Runs one flow; keeps its plans."""
 
@@ -69,6 +92,7 @@ class Runner:
         self._name = name
         self._step = step
         self._plans: dict[object, Plan] = {}
+        self._last: _Last | None = None
         self._direct: CallOp | None = None
         self._observer = observer_for(step)
 
@@ -85,13 +109,24 @@ class Runner:
         else:
             names = _Value
             values = ()
-        key = names if context is None else (names, context_class(context))
-        found = self._plans.get(key)
-        if found is None:
-            found = self._planned(key, names, context)
-        if not found.providers:
+        if context is None:
+            found = self._plans.get(names) or self._planned(names, names, None)
             return found, [inputs, None, *values, *found.blank]
-        return self._injected(found, key, names, context, [inputs, None, *values])
+        last = self._last
+        if last is not None and last.holds_for(context, names):
+            found = last.plan
+        else:
+            key = (names, context_class(context))
+            found = self._plans.get(key) or self._planned(key, names, context)
+            self._last = _Last(context, names, found)
+        slots = [inputs, None, *values, *found.blank]
+        for get, slot in found.providers:
+            slots[slot] = provider = get(context)
+            if provider.last_overriding is not None:
+                return self._overridden(found, names, context, [inputs, None, *values])
+        if found.overridden:
+            return self._overridden(found, names, context, [inputs, None, *values])
+        return found, slots
 
     def _planned(self, key: object, names: Any, context: AnyContext | None) -> Plan:
         made = plan(self._name, self._step, None if names is _Value else names, context, value=names is _Value)
@@ -100,15 +135,14 @@ class Runner:
         self._plans[key] = made
         return made
 
-    def _injected(self, found: Plan, key: object, names: Any, context: Any, given: Slots) -> tuple[Plan, Slots]:
-        """Fill the providers in; one that was overridden since needs a plan that tells its scope."""
+    def _overridden(self, found: Plan, names: Any, context: Any, given: Slots) -> tuple[Plan, Slots]:
+        """Fill the providers in where one is overridden, or was: that needs a plan that tells its scope."""
         providers = [get(context) for get, _ in found.providers]
-        if any(provider.last_overriding is not None for provider in providers) or found.overridden:
-            natures = tuple(map(nature_of, providers))
-            if natures != found.natures:
-                key = (key, natures)
-                found = self._plans.get(key) or self._planned(key, names, context)
-                providers = [get(context) for get, _ in found.providers]
+        natures = tuple(map(nature_of, providers))
+        if natures != found.natures:
+            key = (names, context_class(context), natures)
+            found = self._plans.get(key) or self._planned(key, names, context)
+            providers = [get(context) for get, _ in found.providers]
         slots = [*given, *found.blank]
         for provider, (_, slot) in zip(providers, found.providers, strict=True):
             slots[slot] = provider

@@ -16,6 +16,7 @@ from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import Series
 from aetherflow.telemetry.observation import (
     Lane,
+    LoneLane,
     Observation,
     Observer,
     Site,
@@ -133,6 +134,9 @@ class MeteringObserver:
         """Start observing a run."""
         return Observation(site)
 
+    def lone_lane(self) -> None:
+        """There are no spans."""
+
     def lane(self, run: Observation) -> None:
         """There are no spans."""
 
@@ -181,6 +185,10 @@ class ApiObserver:
     def begin_run(self, site: Site, run_id: str | None = None) -> Observation:
         """Start observing a run."""
         return self.begin(site, {names.RUN_ID: run_id or new_run_id()})
+
+    def lone_lane(self) -> LoneLane | None:
+        """Spans of the public API are begun one by one."""
+        return None
 
     def lane(self, run: Observation) -> Lane | None:
         """Spans of the public API are begun one by one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns, time_ns
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace.sampling import Decision
@@ -104,6 +104,30 @@ class LeanLane:
         _LeanObservation(site, span, self._base, None, started).end(error)
 
 
+class _LoneLane(LeanLane):
+    """The lane of a single node that is a run by itself, whose span is a root."""
+
+    __slots__ = ("_rest", "_token")
+
+    def __init__(self, base: Context, frame: Frame, new_span_id: Callable[[], int], rest: Rest) -> None:
+        super().__init__(base, frame, new_span_id)
+        self._rest = rest
+
+    @override
+    def begin(self, site: Site, now: int) -> LeanSpan:
+        frame = self._frame
+        frame.offset = time_ns() - now
+        span = LeanSpan(frame, site.template or _template(site), self._new_span_id(), now, self._rest)
+        self._token = attach(with_span(span, self._base))
+        return span
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        detach(self._token)
+
+
 class LeanObserver(ApiObserver):
     """Spans that cost a tenth of the tracer's own; what a sampler is known to decide is not asked.
 
@@ -143,6 +167,20 @@ class LeanObserver(ApiObserver):
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "starting a span")
         return super().begin_run(site, run_id)
+
+    @override
+    def lone_lane(self) -> _LoneLane | None:
+        decide = self._sampling.root
+        if decide is None or self._record is not None or not self._is_random:
+            return None
+        context = get_current()
+        if current_span(context).get_span_context().is_valid:
+            return None
+        trace_id = self._new_trace_id()
+        if not decide(trace_id):
+            return None
+        frame = Frame(self._origin, None, trace_id, self._root_flags, _ROOT_STATE, thread_facts(), 0)
+        return _LoneLane(context, frame, self._new_span_id, Rest({names.RUN_ID: new_run_id()}))
 
     @override
     def lane(self, run: Observation) -> LeanLane | None:

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 
@@ -276,6 +277,10 @@ class Lane(Protocol):
         ...
 
 
+class LoneLane(Lane, AbstractContextManager["LoneLane", None], Protocol):
+    """A lane for one node alone; to be left when that has ended."""
+
+
 class Observer(Protocol):
     """What stands between the engine and telemetry."""
 
@@ -298,6 +303,10 @@ class Observer(Protocol):
             site: The flow.
             run_id: The run's identifier; None for a new one.
         """
+        ...
+
+    def lone_lane(self) -> LoneLane | None:
+        """Return what begins the span of a single node that is a run by itself; None where :meth:`begin` has to."""
         ...
 
     def lane(self, run: Observation) -> Lane | None:

@@ -1,0 +1,108 @@
+"""The guide's headline: light operations through ``.run(inputs, context)`` on eight threads, with everything on.
+
+Run it with ``python -m benchmarks.headline [--rounds 7]``. Spans and metrics go to a live ``rotel``, as ``configure()``
+does it. Beside it, in the same run and in turn: the same without telemetry, and the same function as a node of
+streamlet-py, which has none; that one is called without a context, which is to its advantage. The guide's own figure,
+45,000 operations a second, is one without telemetry. Each figure is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.performance_benchmarks import IsolatedContext, Session, light
+from rich.console import Console
+from rich.table import Table
+from streamlet import node as streamlet_node
+from tests.support.receivers import Rotel
+
+from aetherflow import configure
+from aetherflow.telemetry import active
+
+THREADS = 8
+GUIDE = 45_000
+
+
+def throughput(operation: Callable[[int], object], count: int) -> float:
+    """Return operations a second of eight threads that begin together."""
+    begin = threading.Barrier(THREADS + 1)
+
+    def work() -> None:
+        begin.wait()
+        for item in range(count):
+            operation(item)
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return THREADS * count / (time.perf_counter() - started)
+
+
+def operations() -> dict[str, Callable[[int], object]]:
+    """Return the light operation, each way."""
+    context = IsolatedContext()
+    local = threading.local()
+
+    def alone(item: int) -> int:
+        """Do what the node does, with a session a thread."""
+        try:
+            session: Session = local.session
+        except AttributeError:
+            session = local.session = Session()
+        return session.remember(item, b"%128d" % item)
+
+    bare = streamlet_node(alone)
+
+    def ours(item: int) -> object:
+        return light.run({"item": item}, context)
+
+    return {"AetherFlow, everything on": ours, "AetherFlow, nothing configured": ours, "streamlet-py": bare}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds over all cases (%(default)s)")
+    parser.add_argument("--operations", type=int, default=1_000, help="operations of a thread (%(default)s)")
+    options = parser.parse_args()
+    ways = operations()
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder, Rotel(Path(folder)) as receiver:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.http_endpoint
+        with configure(service_name="headline", exporter="otlp", set_global=False) as telemetry:
+            everything_on = active.providers
+            for _ in range(options.rounds):
+                for name, operation in ways.items():
+                    setting: AbstractContextManager[None] = (
+                        nullcontext() if name == "streamlet-py" else told(None, None)
+                    )
+                    with setting:
+                        if name.endswith("everything on"):
+                            active.set_active(everything_on)
+                        taken[name].append(throughput(operation, options.operations))
+                    telemetry.force_flush(60)
+            ledger = telemetry.ledger()
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    table = Table(
+        title=f"{THREADS} threads x {options.operations:,} light operations, median of {options.rounds} rounds"
+    )
+    for column in ("", "operations/s", "of streamlet-py", "of the guide's figure"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, value in medians.items():
+        table.add_row(name, f"{value:,.0f}", f"{value / medians['streamlet-py']:.2f}", f"{value / GUIDE:.2f}")
+    Console(width=120).print(table, ledger)
+
+
+if __name__ == "__main__":
+    main()

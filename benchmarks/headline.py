@@ -84,13 +84,9 @@ def main() -> None:
             everything_on = active.providers
             for _ in range(options.rounds):
                 for name, operation in ways.items():
-                    setting: AbstractContextManager[None] = (
-                        nullcontext() if name == "streamlet-py" else told(None, None)
-                    )
-                    with setting:
-                        if name.endswith("everything on"):
-                            active.set_active(everything_on)
-                        taken[name].append(throughput(operation, options.operations))
+                    active.set_active(everything_on if name.endswith("everything on") else active.Providers())
+                    taken[name].append(throughput(operation, options.operations))
+                    active.set_active(everything_on)
                     telemetry.force_flush(60)
             ledger = telemetry.ledger()
     medians = {name: statistics.median(values) for name, values in taken.items()}

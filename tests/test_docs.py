@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = ("batching", "caching", "configuration", "health", "logs", "pools", "profiling", "settings")
+PAGES = (
+    "batching", "caching", "configuration", "health", "hybrid-contexts", "logs", "pools", "profiling", "settings", "streams",
+)  # fmt: skip
 LISTING = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ EXECUTIONS = {
     "production_config": {"process_in_batches": 1},
     "profiled_node": {"profiled_processor": 1},
     "profiling": {"edit_distance": 1, "count_primes": 1, "look_up": 4},
+    "stream_stages": {"lines": 4, "requests": 4, "failures": 4, "count": 2, "store": 3, "store batches": 1},
     "streaming": {"streaming_data_source": 1, "streaming_processor": 1, "chunks": 2, "tally": 1},
 }
 """How often each node of each example is executed."""
@@ -178,21 +180,41 @@ def test_light_work_ran_on_four_threads():
 # --- hybrid_context ----------------------------------------------------------------------------------------
 
 
-def test_the_hybrid_handler_answers_alike_in_each_thread():
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def hybrid(request) -> Outcome:
+    """The example's run on a file, and on the server that the environment names."""
+    if request.param == "SQLite":
+        return run("hybrid_context")
+    dsn = os.environ.get("AETHER_TEST_POSTGRES_DSN")
+    if not dsn:
+        pytest.skip("AETHER_TEST_POSTGRES_DSN names no PostgreSQL database to test with")
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    return run("hybrid_context", DATABASE_DSN=dsn)
+
+
+def test_the_hybrid_handler_answers_alike_in_each_thread(hybrid):
     """Each thread gets the same answers, the repeated request's from its own cache."""
+    assert (hybrid.code, hybrid.errors) == (0, "")
     answers = "thread: [['setosa'], ['versicolor', 'virginica'], ['setosa']], of these from its cache: 1\n"
-    output = run("hybrid_context").output
-    assert f"first {answers}second {answers}" in output
+    assert f"first {answers}second {answers}" in hybrid.output
 
 
-def test_the_hybrid_handler_queries_once_a_thread_and_request():
-    """What is in a thread's cache is not asked of the shared pool again."""
-    assert "6 requests, 2 caches, 1 pool: 4 queries\n" in run("hybrid_context").output
+def test_the_hybrid_handler_queries_once_a_thread_and_request(hybrid):
+    """What is in a thread's cache is not asked of the shared pool again, and every connection is given back."""
+    assert "6 requests, 2 caches, 1 pool: 4 queries\n" in hybrid.output
+    made, idle, used = re.search(r"connections: (\d) made, (\d) idle, (\d) in use\n", hybrid.output).groups()
+    assert 1 <= int(made) == int(idle) <= 2
+    assert used == "0"
 
 
-def test_the_hybrid_context_shows_mixed_scopes():
+def test_the_hybrid_context_runs_on_the_database_that_is_named(request, hybrid):
+    """The same code, on a file or on the server."""
+    assert hybrid.output.startswith(f"database: {request.node.callspec.params['hybrid']}\n")
+
+
+def test_the_hybrid_context_shows_mixed_scopes(hybrid):
     """The span names each injected provider with its own scope."""
-    for span in run("hybrid_context").spans:
+    for span in hybrid.spans:
         assert span.attributes[names.PROVIDER_SCOPE] == "mixed"
         scopes = dict(zip(span.attributes[names.PROVIDER_NAMES], span.attributes[names.PROVIDER_SCOPES], strict=True))
         assert scopes == {
@@ -323,6 +345,27 @@ def test_the_span_of_a_generator_node_counts_its_items():
     """A stream's span says how many items it yielded, also where its consumer stopped early."""
     items = [span.attributes[names.STREAM_ITEMS] for span in run("streaming").named("chunks")]
     assert sorted(items) == [1, 5]
+
+
+# --- stream_stages -----------------------------------------------------------------------------------------
+
+
+def test_stages_are_closed_early_last_one_first():
+    """One item is taken, and the block is left: the stages have cleaned up by then."""
+    output = run("stream_stages").output
+    assert "failures: 500\nthe first one: GET /items/0\nclosed early: ['requests', 'lines']\n" in output
+
+
+def test_stages_on_threads_and_batches_give_the_same():
+    """Every failure comes through, and two hundred of them go into one transaction."""
+    output = run("stream_stages").output
+    assert "the same number on three threads: 500\nstored: 500 in 3 transactions\n" in output
+
+
+def test_a_stage_on_a_thread_says_so_in_its_span():
+    """The span of a stage that was on a thread of its own names it."""
+    threads = {span.attributes[names.THREAD_NAME] for span in run("stream_stages").named("lines")}
+    assert "aetherflow-stream-lines" in threads
 
 
 # --- performance_monitor -----------------------------------------------------------------------------------

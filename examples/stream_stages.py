@@ -12,8 +12,8 @@ from pathlib import Path
 
 from aetherflow import configure, node
 
-closed = []
-transactions = Counter()
+closed: list[str] = []
+transactions: Counter[str] = Counter()
 database = sqlite3.connect(":memory:", check_same_thread=False)  # batches may be written on another thread
 
 

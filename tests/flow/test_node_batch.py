@@ -201,7 +201,7 @@ def test_run_many_fills_batches(calls):
     """Runs over many inputs give items together, in order, with what is wrong with one of them in its place."""
     double = doubling(calls)
     assert list(double.run_many(range(25))) == [item * 2 for item in range(25)]
-    assert calls == [10, 10, 5]
+    assert sorted(calls) == [5, 10, 10]
     outputs = double.run_many([1, 2, -3, 4])
     assert [next(outputs), next(outputs)] == [2, 4]
     with pytest.raises(BatchItemError):
@@ -231,7 +231,7 @@ def test_run_many_as_they_are_ready(calls):
 def test_run_many_has_no_more_in_flight_than_it_may(calls):
     """With a limit of workers, a batch holds as many items at most."""
     assert list(doubling(calls, max_wait=SHORT).run_many(range(10), max_workers=4)) == [item * 2 for item in range(10)]
-    assert calls == [4, 4, 2]
+    assert sorted(calls) == [2, 4, 4]
 
 
 def test_run_many_takes_no_more_than_it_needs(calls):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from aetherflow.resources.batching import Batcher, BatcherClosedError, BatchItemError
-from aetherflow.resources.gathering import Batch, Entry, Gathering, Given, closed_gate
+from aetherflow.resources.gathering import Batch, Entry, Gathering, Given
 from aetherflow.testing import FakeClock
 
 MAX_WAIT = 10.0
@@ -50,9 +50,7 @@ class GatheringHistory(RuleBasedStateMachine):
     @rule(owner=st.integers(0, 1), kind=st.sampled_from(["thread", "thread", "loop", "several"]))
     def enter(self, owner: int, kind: str) -> None:
         given = Given((self.owners[owner],), object(), (), {})
-        entry = Entry(
-            given, None, self.loop if kind == "loop" else None, gate=closed_gate() if kind == "several" else None
-        )
+        entry = Entry(given, None, self.loop if kind == "loop" else None, waits=kind != "several")
         if self.closed:
             with pytest.raises(BatcherClosedError, match="'f' is closed"):
                 self.gathering.enter(entry)
@@ -69,6 +67,21 @@ class GatheringHistory(RuleBasedStateMachine):
             self.begin(batch, self.open.pop(owner))
         else:
             assert batch.leader is None
+
+    @precondition(lambda self: not self.closed)
+    @rule(owner=st.integers(0, 1), count=st.integers(1, 6))
+    def enter_all(self, owner: int, count: int) -> None:
+        entries = [Entry(Given((self.owners[owner],), object(), (), {}), None, waits=False) for _ in range(count)]
+        left = [*self.open.pop(owner, []), *entries]
+        is_late = self.clock.monotonic() - getattr(left[0], "since", self.clock.monotonic()) >= MAX_WAIT
+        for batch in self.gathering.enter_all(entries):
+            size = len(batch.entries)
+            assert batch.leader is batch.entries[-1]
+            assert size == min(self.size, len(left)) or is_late
+            self.counts["full"] += size == self.size
+            self.begin(batch, left[:size])
+            del left[:size]
+        assert not left
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Concatenate, Generic, Self, TypeAlias, TypeVar
 
 from opentelemetry import trace
@@ -30,7 +29,6 @@ from aetherflow.resources.gathering import (
     Gathering,
     Given,
     Placement,
-    closed_gate,
     open_gate,
     pass_gate,
 )
@@ -200,16 +198,10 @@ class Batcher(Generic[T, R]):
         Returns:
             What became of each item, in order.
         """
-        gate = closed_gate()
-        entries = [Entry(given, origin, gate=gate) for given, origin in calls]
+        entries = [Entry(given, origin, waits=False) for given, origin in calls]
         try:
-            batches = [self._enter_and(self._carry_out, entry) for entry in entries]
-            for batch, entry in zip(batches, entries, strict=True):
-                if self._gathering.take(batch, entry):
-                    self._carry_out(batch)
-            for entry in entries:
-                while not entry.is_done:
-                    pass_gate(gate)
+            for batch in self._gathering.enter_all(entries):
+                self._carry_out(batch)
         except BaseException:
             for entry in entries:
                 self._leave(entry)
@@ -221,9 +213,8 @@ class Batcher(Generic[T, R]):
         loop = asyncio.get_running_loop()
         entries = [Entry(given, origin, loop) for given, origin in calls]
         try:
-            batches = [self._enter_and(partial(self._begin_on, loop), entry) for entry in entries]
-            for batch in batches:
-                self._come_due(loop, batch)
+            for batch in self._gathering.enter_all(entries):
+                self._begin_on(loop, batch)
             for entry in entries:
                 await entry.future
         except BaseException:
@@ -231,12 +222,6 @@ class Batcher(Generic[T, R]):
                 self._leave(entry)
             raise
         return entries
-
-    def _enter_and(self, begin: Callable[[Batch], None], entry: Entry) -> Batch:
-        batch = self._gathering.enter(entry)
-        if batch.leader is entry:
-            begin(batch)
-        return batch
 
     def flush(self) -> None:
         """Carry out what is waiting: on this thread, or on an event loop begin to."""
@@ -350,9 +335,9 @@ class Batcher(Generic[T, R]):
         """Let those go on who wait for a batch that has ended."""
         by_loop: dict[asyncio.AbstractEventLoop, list[Entry]] = {loop: [] for loop in batch.timers}
         for entry in batch.entries:
-            if entry.loop is None:
+            if entry.is_helpful:
                 open_gate(entry.gate)
-            else:
+            elif entry.loop is not None:
                 by_loop.setdefault(entry.loop, []).append(entry)
         batch.entries, batch.leader, batch.keeper = [], None, None  # entries know their batch: leave no circle
         here = asyncio._get_running_loop()

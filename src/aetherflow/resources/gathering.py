@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -27,7 +27,6 @@ __all__ = [
     "Gathering",
     "Given",
     "Placement",
-    "closed_gate",
     "open_gate",
     "pass_gate",
 ]
@@ -116,7 +115,7 @@ class Entry:
         given: What the caller gave.
         origin: The span it comes from, for a link.
         loop: The event loop that the caller awaits it on; None where a thread waits.
-        gate: What the thread will wait at that gives several items; it does not see to their batches meanwhile.
+        waits: Whether that thread waits from now on; one that gives several items carries them out instead.
     """
 
     __slots__ = (
@@ -141,19 +140,20 @@ class Entry:
         origin: SpanContext | None,
         loop: asyncio.AbstractEventLoop | None = None,
         *,
-        gate: threading.Lock | None = None,
+        waits: bool = True,
     ) -> None:
-        self.is_helpful = loop is None and gate is None
+        self.is_helpful = loop is None and waits
         self.given = given
         self.origin = origin
         self.loop = loop
         self.batch: Batch | None = None
         self.result: Any = _NOTHING
         self.error: BaseException | None = None
-        if loop is None:
-            self.gate = gate or closed_gate()
-        else:
+        if loop is not None:
             self.future: asyncio.Future[None] = loop.create_future()
+        elif waits:
+            self.gate = threading.Lock()
+            self.gate.acquire()
 
     @property
     def is_done(self) -> bool:
@@ -165,13 +165,6 @@ class Entry:
         if self.error is not None:
             raise self.error
         return self.result
-
-
-def closed_gate() -> threading.Lock:
-    """Return what a thread waits at."""
-    gate = threading.Lock()
-    gate.acquire()
-    return gate
 
 
 def open_gate(gate: threading.Lock) -> None:
@@ -264,6 +257,18 @@ class Gathering:
             elif entry.is_helpful and batch.keeper is None:
                 batch.keeper = entry
             return batch
+
+    def enter_all(self, entries: Iterable[Entry]) -> list[Batch]:
+        """Put items into batches at once, so that no others come in between; the last ones do not wait to be filled.
+
+        Returns:
+            The batches, which are the caller's to carry out.
+        """
+        with self._lock:
+            batches = list(dict.fromkeys([self.enter(entry) for entry in entries]))
+            for batch in batches:
+                self.take(batch, batch.entries[-1])
+            return batches
 
     def take(self, batch: Batch, leader: Entry | None = None) -> bool:
         """Have the caller carry a batch out, if nobody does yet."""

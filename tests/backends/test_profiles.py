@@ -68,7 +68,7 @@ def test_a_slow_execution_there_makes_the_next_one_due(remote):
     """Durations that come back from workers count like those measured here."""
     with CapturedTelemetry() as telemetry:
         profiling.install(ProfilePolicy(slower_than=1e-9, nodes="plain*", profiler="cprofile"))
-        flow = mapped(plain_primes, remote)
+        flow = node(lambda: [2_000], name="limit").map(plain_primes, executor=remote)
         flow.run()
         assert not events(telemetry, "plain_primes")
         flow.run()

@@ -163,8 +163,12 @@ def test_a_stream_is_sampled_step_by_step(captured, look):
 
     for _ in numbers.stream():
         look()
-    for _ in letters.stream():
-        look()
+
+    async def read():
+        async for _ in letters.astream():
+            look()
+
+    asyncio.run(read())
     for name in ("numbers", "letters"):
         found = profile(captured, name)
         assert dict(zip(functions(found), found[names.PROFILE_CALLS], strict=True)) == {"look": 3, name: 3}

@@ -61,7 +61,12 @@ class ProfileSession:
             self._reason = str(error)
             self._state = "skipped"
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+            self.leave()
+            self._reason, self._state = "its profiler could not be started", "skipped"
             shield.caught(failure, "starting to profile")
+        except BaseException:
+            self.leave()
+            raise
 
     def leave(self) -> None:
         """Turn the profiler off until the next step."""

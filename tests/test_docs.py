@@ -11,7 +11,7 @@ import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = (
-    "batching", "caching", "configuration", "health", "hybrid-contexts", "logs", "pools", "profiling",
+    "batching", "caching", "configuration", "health", "hybrid-contexts", "logs", "pools", "profiling", "regression",
     "settings", "streams",
 )  # fmt: skip
 LISTING = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from pathlib import Path
 
@@ -235,11 +236,14 @@ def test_a_directory_that_cannot_be(tmp_path, caplog):
 
 def test_what_fails_halfway_leaves_no_thread(monkeypatch):
     """Where the second signal cannot be made, the first one's provider and threads are gone too."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "zip")
+    pytest.importorskip("opentelemetry.exporter.prometheus")
     threads = set(threading.enumerate())
-    with pytest.raises(ConfigurationError, match="zip"):
-        configure(exporter="otlp")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
+        monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_HOST", "127.0.0.1")
+        monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(ConfigurationError, match="nothing can be served"):
+            configure()
     for thread in set(threading.enumerate()) - threads:
         thread.join(10)
         assert not thread.is_alive()

@@ -44,6 +44,9 @@ _OTLP_NAMES: Final[Mapping[str, Protocol | None]] = {
 """OTLP as ``OTEL_TRACES_EXPORTER`` and its like name it, and the protocol that the name fixes."""
 
 
+_COMPRESSIONS: Final = ("gzip", "deflate", "none")
+
+
 def destinations(signal: Signal, exporter: Exporter, environ: Mapping[str, str]) -> tuple[Destination, ...]:
     """Decide where a signal goes.
 
@@ -61,7 +64,7 @@ def destinations(signal: Signal, exporter: Exporter, environ: Mapping[str, str])
         The destinations; none where the signal is turned off.
 
     Raises:
-        ConfigurationError: A variable names an exporter or a protocol that is not there.
+        ConfigurationError: A variable names an exporter, a protocol or a compression that is not there.
     """
     named = _named_exporters(signal, environ)
     if exporter == "none" or "none" in named or is_disabled(environ):
@@ -87,6 +90,7 @@ def _destination(name: str, signal: Signal, environ: Mapping[str, str]) -> Desti
     if name not in _OTLP_NAMES:
         return Destination(name)
     protocol = _OTLP_NAMES[name] or _protocol(signal, environ)
+    _check_compression(signal, environ)
     endpoint = _endpoint(signal, environ)
     if endpoint is None:
         base = _base_endpoint(environ) or _DEFAULT_BASE[protocol]
@@ -131,3 +135,10 @@ def _protocol(signal: Signal, environ: Mapping[str, str]) -> Protocol:
             case other:
                 raise ConfigurationError(f"{variable} is {other!r}; allowed: {', '.join(get_args(Protocol))}")
     return "http/protobuf"
+
+
+def _check_compression(signal: Signal, environ: Mapping[str, str]) -> None:
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"):
+        said = _variable(environ, variable)
+        if said is not None and said.lower() not in _COMPRESSIONS:
+            raise ConfigurationError(f"{variable} is {said!r}; allowed: {', '.join(_COMPRESSIONS)}")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from threading import Event, Lock
-from typing import Any, Final, Generic, TextIO, TypeVar, cast
+from typing import Any, Final, TextIO, TypeVar, cast
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
@@ -30,23 +31,25 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.destination import Destination, Signal
 from aetherflow.telemetry.export_file import ProcessFile
+from aetherflow.telemetry.per_process import PerProcess
 
 __all__ = ["log_exporter", "metric_reader", "span_exporter"]
 
-T = TypeVar("T")
+_OURS: Final = ("console", "file")
+E = TypeVar("E", SpanExporter, MetricExporter, LogRecordExporter)
 
 
-def span_exporter(to: Destination, file: ProcessFile) -> SpanExporter:
-    """Return what exports spans to a destination from this process; a forked child needs one of its own.
+def span_exporter(to: Destination, file: ProcessFile) -> Callable[[], SpanExporter]:
+    """Return what makes exporters of spans to a destination; a forked child needs one of its own.
 
     Args:
         to: The destination.
         file: What a file destination writes to.
 
-    Raises:
-        ConfigurationError: A variable has a value that the exporter refuses.
+    Returns:
+        What makes one. It raises ConfigurationError where a variable has a value that the exporter refuses.
     """
-    return _PerProcess(to, lambda: _span_exporter(to, file)).get()
+    return _telling(to, _span_exporter(to, file))
 
 
 def metric_reader(to: Destination, file: ProcessFile, interval: float | None) -> MetricReader:
@@ -69,13 +72,17 @@ def metric_reader(to: Destination, file: ProcessFile, interval: float | None) ->
                 "install aetherflow-otel[prometheus]"
             ) from missing
         return PrometheusReader()
-    own = _PerProcess(to, lambda: _metric_exporter(to, file))
-    made = own.get()
-    if isinstance(made, MetricReader):
-        return made
-    return _PeriodicReader(
-        _MetricExporter(cast("_PerProcess[MetricExporter]", own)), None if interval is None else interval * 1e3
-    )
+    if to.protocol is None and to.exporter not in _OURS:
+        offered = _offered("metrics", to.exporter)
+        if isinstance(offered, type) and issubclass(offered, MetricReader):
+            return offered()
+    own = _own(to, _metric_exporter(to, file))
+    if to.protocol == "grpc":  # made later; what it prefers is what the variables say, the same for either protocol
+        like = _metric_exporter(replace(to, protocol="http/protobuf"), file)()
+    else:
+        with own.use() as made:
+            like = made
+    return _PeriodicReader(_MetricExporter(own, like), None if interval is None else interval * 1e3)
 
 
 def log_exporter(to: Destination, file: ProcessFile) -> LogRecordExporter:
@@ -88,47 +95,45 @@ def log_exporter(to: Destination, file: ProcessFile) -> LogRecordExporter:
     Raises:
         ConfigurationError: A variable has a value that the exporter refuses.
     """
-    return _LogExporter(_PerProcess(to, lambda: _log_exporter(to, file)))
+    return _LogExporter(_own(to, _log_exporter(to, file)))
 
 
-class _PerProcess(Generic[T]):
-    """Something of which every process has its own, made at once here and on first use in a forked child."""
+def _own(to: Destination, make: Callable[[], E]) -> PerProcess[E]:
+    """Return what gives every process its own exporter.
 
-    __slots__ = ("_inherited", "_made", "_make", "_process")
+    One over gRPC is made when it is needed, though imported now: forking is safe for gRPC only until a process first
+    uses it, and servers that fork their workers export nothing before.
+    """
+    return PerProcess(_telling(to, make), at_once=to.protocol != "grpc")
 
-    def __init__(self, to: Destination, make: Callable[[], T]) -> None:
-        self._make = make
-        self._inherited: list[T] = []
+
+def _telling(to: Destination, make: Callable[[], E]) -> Callable[[], E]:
+    """Have whatever is wrong with an exporter told in one way: each kind refuses its variables in its own."""
+
+    def made() -> E:
         try:
-            self._made = make()
-        except Exception as error:  # each kind of exporter refuses what its variables say in a way of its own
+            return make()
+        except Exception as error:
             raise ConfigurationError(f"the exporter {to.exporter!r} cannot be made: {error}") from error
-        self._process = os.getpid()
 
-    def get(self) -> T:
-        """Return the one of this process."""
-        if self._process != os.getpid():
-            # Kept, because closing it would say good-bye on a connection that is the parent's.
-            self._inherited.append(self._made)
-            self._made = self._make()
-            self._process = os.getpid()
-        return self._made
+    return made
 
 
 class _MetricExporter(MetricExporter):
-    def __init__(self, own: _PerProcess[MetricExporter]) -> None:
-        made = own.get()
-        super().__init__(made._preferred_temporality, made._preferred_aggregation)
+    def __init__(self, own: PerProcess[MetricExporter], like: MetricExporter) -> None:
+        super().__init__(like._preferred_temporality, like._preferred_aggregation)
         self._own = own
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        return self._own.get().export(metrics_data, timeout_millis, **kwargs)
+        with self._own.use() as exporter:
+            return exporter.export(metrics_data, timeout_millis, **kwargs)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        self._own.get().shutdown(timeout_millis, **kwargs)
+        self._own.shutdown(timeout_millis, **kwargs)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        return self._own.get().force_flush(timeout_millis)
+        with self._own.use() as exporter:
+            return exporter.force_flush(timeout_millis)
 
 
 class _PeriodicReader(PeriodicExportingMetricReader):
@@ -142,79 +147,82 @@ class _PeriodicReader(PeriodicExportingMetricReader):
 
 
 class _LogExporter(LogRecordExporter):
-    def __init__(self, own: _PerProcess[LogRecordExporter]) -> None:
+    def __init__(self, own: PerProcess[LogRecordExporter]) -> None:
         self._own = own
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        return self._own.get().export(batch)
+        with self._own.use() as exporter:
+            return exporter.export(batch)
 
     def shutdown(self) -> None:
-        self._own.get().shutdown()  # type: ignore[no-untyped-call]
+        self._own.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return bool(self._own.get().force_flush(timeout_millis))
+        with self._own.use() as exporter:
+            return bool(exporter.force_flush(timeout_millis))
 
 
-def _span_exporter(to: Destination, file: ProcessFile) -> SpanExporter:
+def _span_exporter(to: Destination, file: ProcessFile) -> Callable[[], SpanExporter]:
     if to.exporter == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-        return ConsoleSpanExporter(out=sys.stdout)
+        return lambda: ConsoleSpanExporter(out=sys.stdout)
     if to.exporter == "file":
         from opentelemetry.exporter.otlp.json.file import FileSpanExporter
 
-        return FileSpanExporter(stream=cast("TextIO", file))
+        return lambda: FileSpanExporter(stream=cast("TextIO", file))
     if to.protocol is None:
-        return cast("SpanExporter", _offered("traces", to.exporter))
+        return cast("Callable[[], SpanExporter]", _offered("traces", to.exporter))
     if to.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 
-        return GrpcSpanExporter(endpoint=to.endpoint)
+        return lambda: GrpcSpanExporter(endpoint=to.endpoint)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 
-    return HttpSpanExporter(endpoint=to.endpoint)
+    return lambda: HttpSpanExporter(endpoint=to.endpoint)
 
 
-def _metric_exporter(to: Destination, file: ProcessFile) -> MetricExporter | MetricReader:
+def _metric_exporter(to: Destination, file: ProcessFile) -> Callable[[], MetricExporter]:
     if to.exporter == "console":
         from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 
-        return ConsoleMetricExporter(out=sys.stdout)
+        return lambda: ConsoleMetricExporter(out=sys.stdout)
     if to.exporter == "file":
         from opentelemetry.exporter.otlp.json.file import FileMetricExporter
 
-        return FileMetricExporter(stream=cast("TextIO", file), preferred_aggregation=_aggregation())
+        return lambda: FileMetricExporter(stream=cast("TextIO", file), preferred_aggregation=_aggregation())
     if to.protocol is None:
-        return cast("MetricExporter | MetricReader", _offered("metrics", to.exporter))
+        return cast("Callable[[], MetricExporter]", _offered("metrics", to.exporter))
     if to.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
 
-        return GrpcMetricExporter(endpoint=to.endpoint, preferred_aggregation=_aggregation())
+        return lambda: GrpcMetricExporter(endpoint=to.endpoint, preferred_aggregation=_aggregation())
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 
-    return HttpMetricExporter(endpoint=to.endpoint, preferred_aggregation=_aggregation())
+    return lambda: HttpMetricExporter(endpoint=to.endpoint, preferred_aggregation=_aggregation())
 
 
-def _log_exporter(to: Destination, file: ProcessFile) -> LogRecordExporter:
+def _log_exporter(to: Destination, file: ProcessFile) -> Callable[[], LogRecordExporter]:
     if to.exporter == "file":
         from opentelemetry.exporter.otlp.json.file._log_exporter import FileLogExporter
 
-        return FileLogExporter(stream=cast("TextIO", file))
+        return lambda: FileLogExporter(stream=cast("TextIO", file))
     if to.protocol is None:
-        return cast("LogRecordExporter", _offered("logs", to.exporter))
+        return cast("Callable[[], LogRecordExporter]", _offered("logs", to.exporter))
     if to.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
 
-        return GrpcLogExporter(endpoint=to.endpoint)
+        return lambda: GrpcLogExporter(endpoint=to.endpoint)
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
 
-    return HttpLogExporter(endpoint=to.endpoint)
+    return lambda: HttpLogExporter(endpoint=to.endpoint)
 
 
-def _offered(signal: Signal, name: str) -> object:
-    """Return the exporter, or metric reader, that an installed package offers by a name."""
+def _offered(signal: Signal, name: str) -> Callable[[], object]:
+    """Return what makes the exporter, or metric reader, that an installed package offers by a name."""
     (found, *_) = entry_points(group=f"opentelemetry_{signal}_exporter", name=name)
-    return found.load()()
+    offered: Callable[[], object] = found.load()
+    return offered
 
 
 _HISTOGRAM_VARIABLE: Final = OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION

@@ -48,6 +48,7 @@ class SpanPipeline(SpanProcessor):
         queue_bytes: How many bytes of encoded spans may be here.
         schedule: When how much is sent; by default what the ``OTEL_BSP_*`` variables say.
         block_timeout: Seconds that a thread waits at most with ``on_full="block"``; what it has is dropped then.
+        at_once: Whether ``transport`` is called now, which tells what is wrong with it, or when spans are sent.
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class SpanPipeline(SpanProcessor):
         queue_bytes: int = QUEUE_BYTES,
         schedule: Schedule | None = None,
         block_timeout: float = BLOCK_TIMEOUT,
+        at_once: bool = True,
     ) -> None:
         self._encoder = encoder
         self._make_transport = transport
-        self._transport: Transport | None = transport()
+        self._transport: Transport | None = transport() if at_once else None
         self._inherited: Transport | None = None
         self._schedule = schedule or Schedule.from_environ(os.environ)
         self._queue_bytes = queue_bytes

@@ -40,9 +40,19 @@ def span_pipeline(
     encode = encode_lean_json if to.exporter == "file" else encode_lean
     encoder.register(LeanSpan, encode, lambda span: encoder.group(span.origin.tracer.resource, span.origin.scope))
 
+    exporter = span_exporter(to, file)
+
     def transport() -> Transport:
         if to.exporter == "file":
             return FileTransport(file)
-        return otlp_transport(span_exporter(to, file), schedule.export_timeout)
+        return otlp_transport(exporter(), schedule.export_timeout)
 
-    return SpanPipeline(encoder, transport, on_full=on_full, queue_bytes=queue_bytes, schedule=schedule)
+    return SpanPipeline(
+        encoder,
+        transport,
+        on_full=on_full,
+        queue_bytes=queue_bytes,
+        schedule=schedule,
+        # Forking is safe for gRPC only until a process first uses it, and servers that fork export nothing before.
+        at_once=to.protocol != "grpc",
+    )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Publisher", "publish_in"]
 
 _LOGGER: Final = logging.getLogger("aetherflow")
+_REGISTER_TIMEOUT: Final = 0.1
 
 GetMeter = Callable[[metrics.MeterProvider], metrics.Meter]
 Merge = Callable[["Histogram", dict[str, str], Folded, int], None]
@@ -129,8 +130,18 @@ def _merge_for(histogram: metrics.Histogram) -> Merge | None:
 
 
 def _can_register(meter: metrics.Meter) -> bool:
-    sdk_metrics = _sdk_metrics(meter)
-    return sdk_metrics is None or sdk_metrics.can_register(meter)
+    """Tell whether an observable instrument can be made now.
+
+    It cannot be made in the middle of a collection: the SDK would wait for itself where this thread is the one that
+    collects, as it is when a callback of the application runs a node. That holds for SDKs that take no folds as well.
+    """
+    lock = getattr(getattr(meter, "_measurement_consumer", None), "_lock", None)
+    if lock is None:
+        return True
+    if not lock.acquire(timeout=_REGISTER_TIMEOUT):
+        return False
+    lock.release()
+    return True
 
 
 def _sdk_metrics(made: object) -> Any:

@@ -39,9 +39,8 @@ from opentelemetry.sdk.resources import Resource
 from aetherflow.telemetry.accumulators import Folded, Totals
 from aetherflow.telemetry.conventions import NODE_DURATION, NODE_NAME, SCOPE_NAME
 
-__all__ = ["can_register", "difference", "index_at", "is_sdk", "merge"]
+__all__ = ["difference", "index_at", "is_sdk", "merge"]
 
-_REGISTER_TIMEOUT: Final = 0.1
 _new_buckets: Final[Callable[[], Any]] = Buckets
 
 
@@ -61,21 +60,6 @@ def is_sdk(histogram: metrics.Histogram) -> bool:
         and type(histogram).record is Histogram.record
         and type(histogram._measurement_consumer) is SynchronousMeasurementConsumer
     )
-
-
-def can_register(meter: metrics.Meter) -> bool:
-    """Tell whether an observable instrument can be made now.
-
-    It cannot be made in the middle of a collection: the SDK would wait for itself where this thread is the one that
-    collects, as it is when a callback of the application runs a node.
-    """
-    consumer = getattr(meter, "_measurement_consumer", None)
-    if type(consumer) is not SynchronousMeasurementConsumer:
-        return True
-    if not consumer._lock.acquire(timeout=_REGISTER_TIMEOUT):
-        return False
-    consumer._lock.release()
-    return True
 
 
 class _Batch:

@@ -21,7 +21,7 @@ from tests.support.receivers import HttpReceiver
 
 from aetherflow import node
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import logs
+from aetherflow.telemetry import logs, relay
 from aetherflow.telemetry.setup import Telemetry, configure
 
 IDS = {"trace_id", "span_id"}
@@ -118,6 +118,20 @@ def test_a_span_that_is_not_recorded_has_its_ids(captured):
         structlog.get_logger().info("said")
     (event,) = captured
     assert event["span_id"] == f"{span.get_span_context().span_id:016x}"
+
+
+def test_an_event_in_a_worker_process_tells_the_same(captured):
+    """Where spans are relayed to another process, the node is known all the same."""
+    provider = relay._RelayTracerProvider()
+    outside = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("submit")
+    parent = relay.recording_in(trace.set_span_in_context(outside), relay.Recording(spans=True))
+    attributes = {names.FLOW_NAME: "f", names.NODE_NAME: "n"}
+    span = provider.get_tracer("t").start_span("n", parent, attributes=attributes)
+    with trace.use_span(span):
+        structlog.get_logger().info("said")
+    (event,) = captured
+    assert (event["flow"], event["node"]) == ("f", "n")
+    assert event["trace_id"] == f"{outside.get_span_context().trace_id:032x}"
 
 
 async def test_an_event_of_an_async_logger_tells_the_same(captured):

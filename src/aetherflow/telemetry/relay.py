@@ -138,6 +138,11 @@ class _RelayedSpan(Span):
         self._clock = time.perf_counter_ns()
         self.index = recording.add_span(self)
 
+    @property
+    def attributes(self) -> Attributes:
+        """What it holds so far, as spans of the SDK tell it: log lines name their node by it."""
+        return self.data.attributes
+
     def get_span_context(self) -> SpanContext:
         return self._context
 

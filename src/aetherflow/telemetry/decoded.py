@@ -88,10 +88,13 @@ def _link(message: SpanMessage.Link) -> Link:
     return Link(context, _counted(message.attributes, message.dropped_attributes_count))
 
 
-def _counted(pairs: _Pairs, dropped: int) -> BoundedAttributes:
-    attributes = BoundedAttributes(attributes=_attributes(pairs))
-    attributes.dropped += dropped
-    return attributes
+def _counted(pairs: _Pairs, dropped: int) -> Mapping[str, Any]:
+    attributes = _attributes(pairs)
+    if not dropped:
+        return attributes
+    bounded = BoundedAttributes(attributes=attributes)
+    bounded.dropped += dropped
+    return bounded
 
 
 def _listed(items: Iterator[Any], dropped: int) -> Any:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 from hypothesis import strategies as st
@@ -416,6 +417,37 @@ def test_ledgers_add_up_over_destinations():
     other = SpanLedger(3, 0, 1, 2, 0, {"queue_full": 1}, {"rejected": 2})
     assert one + other == SpanLedger(8, 1, 3, 3, 1, {"shutdown": 2, "queue_full": 1}, {"rejected": 3})
     assert adds_up(one + other)
+
+
+def test_the_account_balances_at_any_moment():
+    """Whoever looks while threads push, chunks fail, requests fail in part and the queue is full sees it add up."""
+    transport = Scripted(Delivery(3, "rejected"))
+    done = threading.Event()
+    seen: list[SpanLedger] = []
+    with piped(transport, protobuf_encoder(10_000), queue_bytes=20_000, schedule=Schedule(0.001)) as pipeline:
+
+        def push() -> None:
+            for index in range(4_000):
+                pipeline.push(BROKEN if index % 7 == 0 else span())
+
+        def look() -> None:
+            while not done.is_set():
+                seen.append(pipeline.ledger())
+
+        looking, *pushing = [threading.Thread(target=each) for each in (look, push, push, push)]
+        for each in (looking, *pushing):
+            each.start()
+        for each in pushing:
+            each.join()
+        pipeline.flush(30)
+        done.set()
+        looking.join()
+        last = pipeline.ledger()
+    assert all(map(adds_up, seen))
+    assert all(before.started <= after.started for before, after in pairwise(seen))
+    assert (last.started, last.pending, last.failed_by["encoding"]) == (12_000, 0, 3 * len(range(0, 4_000, 7)))
+    assert last.exported > 0
+    assert last.failed_by["rejected"] > 0
 
 
 class TheAccount(RuleBasedStateMachine):

@@ -32,6 +32,7 @@ MAX_REQUEST_BYTES: Final = 3_500_000
 
 T = TypeVar("T")
 _MOST_GROUPS: Final = 256
+_NOWHERE: Final = object()
 
 
 class Group(NamedTuple):
@@ -102,11 +103,16 @@ class Encoding(Protocol):
         ...
 
 
+def _unknown(span: object) -> None:
+    """Tell nothing of where a span comes from: its group has to be asked for."""
+
+
 class _Kind(NamedTuple):
-    """How spans of one type are encoded, and where such a span comes from."""
+    """How spans of one type are encoded, and where such a span comes from: see :meth:`ChunkEncoder.register`."""
 
     encode: Callable[[Any], bytes]
     group: Callable[[Any], Group]
+    origin: Callable[[Any], object]
 
 
 class ChunkEncoder:
@@ -126,9 +132,15 @@ class ChunkEncoder:
         self._max_bytes = max_bytes
         self._kinds: dict[type, _Kind] = {}
         self._groups: dict[tuple[int, int], tuple[object, object, Group]] = {}
-        self._other = _Kind(encoding.encode_span, self._group_of)
+        self._other = _Kind(encoding.encode_span, self._group_of, _unknown)
 
-    def register(self, kind: type[T], encode: Callable[[T], bytes], group: Callable[[T], Group] | None = None) -> None:
+    def register(
+        self,
+        kind: type[T],
+        encode: Callable[[T], bytes],
+        group: Callable[[T], Group] | None = None,
+        origin: Callable[[T], object] | None = None,
+    ) -> None:
         """Have spans of one type, and not of its subclasses, encoded in a way of their own.
 
         Args:
@@ -136,8 +148,10 @@ class ChunkEncoder:
             encode: Returns one span as :func:`encode_span` of the encoding would.
             group: Returns where a span comes from, as :meth:`group` made it; by default from its ``resource`` and
                 ``instrumentation_scope``.
+            origin: Returns an object that spans one after the other share only if they come from the same place:
+                for all of them ``group`` is called once.
         """
-        self._kinds[kind] = _Kind(encode, group or self._group_of)
+        self._kinds[kind] = _Kind(encode, group or self._group_of, origin or _unknown)
 
     def group(self, resource: Resource, scope: InstrumentationScope | None) -> Group:
         """Return what spans of a resource and a scope have around them, encoded once."""
@@ -157,22 +171,26 @@ class ChunkEncoder:
         """Encode spans; one that cannot be encoded is counted, and never raises."""
         groups: dict[Group, list[bytes]] = {}
         kinds, other, failed, error = self._kinds, self._other, 0, None
+        last, spans = _NOWHERE, []
         for item in items:
             try:
                 kind = kinds.get(type(item), other)
-                encoded, group = kind.encode(item), kind.group(item)
+                encoded, origin = kind.encode(item), kind.origin(item)
+                if origin is not last or origin is None:
+                    spans, last = groups.setdefault(kind.group(item), []), origin
             except Exception as failure:  # noqa: BLE001  # whatever a span does to its encoder, the others go on
                 failed, error = failed + 1, error or failure
                 continue
-            if (spans := groups.get(group)) is None:
-                spans = groups[group] = []
             spans.append(encoded)
-        pieces = [piece for group, spans in groups.items() for piece in self._pieces(group, spans)]
+        pieces = [piece for group, found in groups.items() for piece in self._pieces(group, found)]
         return EncodedChunk(tuple(pieces), failed, error)
 
     def _pieces(self, group: Group, spans: list[bytes]) -> Iterator[Piece]:
         """Cut encoded spans into pieces that a request can hold."""
         room = self._max_bytes - len(group.resource) - len(group.scope)
+        if sum(map(len, spans)) + len(spans) * len(self._separator) <= room:
+            yield Piece(group, self._separator.join(spans), len(spans))
+            return
         start = size = 0
         for index, span in enumerate(spans):
             grown = size + len(span) + len(self._separator)

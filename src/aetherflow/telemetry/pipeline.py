@@ -29,8 +29,9 @@ from aetherflow.telemetry.transport import Delivery, Transport
 
 __all__ = ["BLOCK_TIMEOUT", "CHUNK", "SpanPipeline"]
 
-CHUNK: Final = 1024
-"""Spans that are encoded at a time: few enough to hold no thread up, enough to make the rest of the work cheap."""
+CHUNK: Final = 256
+"""Spans that are encoded at a time: few enough to hold no thread up and to be young when they are collected, enough to
+make the rest of the work cheap."""
 BLOCK_TIMEOUT: Final = 5.0
 """Seconds that a thread waits for room at most, with ``on_full="block"``."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 
 from aetherflow.telemetry.destination import Destination
 from aetherflow.telemetry.encoder import MAX_REQUEST_BYTES, json_encoder, protobuf_encoder
@@ -38,7 +39,7 @@ def span_pipeline(
     max_bytes = min(MAX_REQUEST_BYTES, queue_bytes // 2)
     encoder = json_encoder(max_bytes) if to.exporter == "file" else protobuf_encoder(max_bytes)
     encode = encode_lean_json if to.exporter == "file" else encode_lean
-    encoder.register(LeanSpan, encode, lambda span: encoder.group(span.origin.tracer.resource, span.origin.scope))
+    encoder.register(LeanSpan, encode, origin=attrgetter("frame.origin"))
 
     exporter = span_exporter(to, file)
 

@@ -67,12 +67,13 @@ _SMALLEST, _LARGEST = -(1 << 63), (1 << 63) - 1
 _ONE_BYTE, _TWO_BYTES = 1 << 7, 1 << 14
 """What is below fits into a varint of that length."""
 _BYTE: Final = tuple(bytes((value,)) for value in range(_ONE_BYTE))
-_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
+_LOCAL, _REMOTE = struct.pack("<I", 0x100), struct.pack("<I", 0x300)
+"""Flags that say that it is known where a context is from, and where."""
+_FLAGS_LOCAL, _FLAGS_REMOTE = b"\x85\x01" + _LOCAL, b"\x85\x01" + _REMOTE
 _identity: Final = struct.Struct(">2sQQ2sQ").pack
 _parent: Final = struct.Struct(">2sQ").pack
 _fixed: Final = struct.Struct("<BQ").pack
 _double: Final = struct.Struct("<cd").pack
-_flags: Final = struct.Struct("<I").pack
 _HALF: Final = (1 << 64) - 1
 
 
@@ -264,11 +265,11 @@ def status(value: Status | None) -> bytes:
 
 def flags(parent: SpanContext | None) -> bytes:
     """Encode what the flags of a span say: whether its parent is in another process."""
-    return b"\x85\x01" + _remoteness(parent)
+    return _FLAGS_REMOTE if parent and parent.is_remote else _FLAGS_LOCAL
 
 
-def _remoteness(context: SpanContext | None) -> bytes:
-    return _flags(_HAS_IS_REMOTE | (_IS_REMOTE if context and context.is_remote else 0))
+def _remoteness(context: SpanContext) -> bytes:
+    return _REMOTE if context.is_remote else _LOCAL
 
 
 def trace_state(state: TraceState | None) -> bytes:
@@ -351,9 +352,11 @@ def request(resources: Mapping[bytes, Mapping[bytes, Iterable[bytes]]]) -> bytes
     Args:
         resources: Encoded spans by the head of their scope, by the head of their resource.
     """
-    return b"".join(
-        [
-            delimited(1, head + b"".join([delimited(2, scope + b"".join(spans)) for scope, spans in scopes.items()]))
-            for head, scopes in resources.items()
-        ]
-    )
+    parts: list[bytes] = []  # joined once: a request is megabytes
+    for head, scopes in resources.items():
+        inner: list[bytes] = [head]
+        for scope, spans in scopes.items():
+            found = [scope, *spans]
+            inner += (_DELIMITED[2] + varint(sum(map(len, found))), *found)
+        parts += (_DELIMITED[1] + varint(sum(map(len, inner))), *inner)
+    return b"".join(parts)

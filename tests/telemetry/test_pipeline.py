@@ -346,7 +346,7 @@ def test_closing_gives_a_silent_receiver_up():
     """What is not out in time is dropped and counted, also what is under way; a late answer changes nothing."""
     transport = Scripted()
     transport.is_let_on.clear()
-    with piped(transport) as pipeline:
+    with piped(transport, schedule=Schedule(delay=3600.0, request_spans=CHUNK)) as pipeline:
         for _ in range(9 * CHUNK):
             pipeline.push(span())
         transport.is_called.wait()

@@ -84,6 +84,11 @@ PIPELINE_RUN_ID: Final = "cicd.pipeline.run.id"
 VCS_REVISION: Final = "vcs.ref.head.revision"
 """The commit that ran, in baselines."""
 
+LOAD_CONCURRENCY: Final = "aetherflow.load.concurrency"
+"""Threads that `aetherflow load` called a flow from; with it, all metrics of that process belong to that level."""
+LOAD_RATE: Final = "aetherflow.load.rate"
+"""Runs a second that it started, whether or not those before had ended; absent where each thread waited for its own."""
+
 # --- attributes of metrics only ----------------------------------------------------------------------------
 OPERATION_NAME: Final = "aetherflow.operation.name"
 MONITOR_NAME: Final = "aetherflow.monitor.name"
@@ -217,3 +222,11 @@ ALL_METRICS: Final = (
     EXECUTOR_WAIT, STREAM_ITEMS_METRIC, HEALTH_STATUS, TELEMETRY_SPANS,
 )  # fmt: skip
 """Every metric, in the order of the telemetry contract."""
+
+LOAD_LATENCY: Final = MetricDefinition(
+    "aetherflow.load.latency", "histogram", "s", "Time from when a run was due to its end.", (FLOW_NAME, ERROR_TYPE)
+)
+LOAD_TIME: Final = MetricDefinition("aetherflow.load.time", "counter", "s", "Time that a load lasted.", (FLOW_NAME,))
+UNSERVED: Final = "unserved"
+"""The ``error.type`` of a run that was due and never started, with the time that it had waited for."""
+# The load generator records these by itself, once, when a load is over: they are none of the instruments above.

@@ -1,0 +1,207 @@
+"""``aetherflow load``: call a flow from more and more threads, and export how it went."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from rich.text import Text
+
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least
+from aetherflow.cli.load_driver import LoadResult, arrivals, drive
+from aetherflow.cli.loading import load_object, read_inputs
+from aetherflow.cli.terminal import format_count
+from aetherflow.errors import AetherFlowError
+from aetherflow.telemetry import active
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.destination import Destination
+from aetherflow.telemetry.export_file import ProcessFile, export_directory
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+
+    from aetherflow.flow.node import Node
+
+__all__ = ["COMMAND"]
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("flow", metavar="MODULE:FLOW", help="the flow, for example shop.flows:checkout")
+    parser.add_argument(
+        "--threads",
+        type=_levels,
+        default=[1, 2, 4, 8],
+        metavar="N,N,…",
+        help="how many threads call it (default: 1,2,4,8)",
+    )
+    parser.add_argument(
+        "--duration", type=_above_zero, default=2.0, metavar="S", help="seconds of each load (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=at_least(1),
+        default=3,
+        metavar="N",
+        help="loads of each number of threads (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=_above_zero,
+        metavar="R",
+        help="start R runs a second, at random, whether or not those before have ended; latency counts from when a run "
+        "was due (default: each thread starts the next run when its own has ended)",
+    )
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        dest="inputs",
+        metavar="KEY=VALUE|@FILE",
+        help="an input (may be repeated)",
+    )
+    parser.add_argument("--context", metavar="MODULE:CLASS", help="what nodes are injected from, shared by all threads")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where the metrics go (default: .aetherflow/load)")
+
+
+def _levels(text: str) -> list[int]:
+    try:
+        levels = [int(part) for part in text.split(",")]
+    except ValueError:
+        levels = []
+    if not levels or min(levels) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers above 0, such as 1,2,4,8")
+    return sorted(set(levels))
+
+
+def _above_zero(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
+    # The engine is imported here, so that other commands start without it.
+    from dependency_injector import containers
+
+    from aetherflow.cli.session import print_exception
+    from aetherflow.flow.node import Node
+
+    try:
+        flow: Node[..., Any] = load_object(arguments.flow, "flow", lambda found: isinstance(found, Node), "flow")
+        context = arguments.context and load_object(arguments.context, "--context", _is_context, "context")
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever the user's module raises is theirs to see
+        print_exception(error, consoles)
+        return ExitCode.FAILED
+    inputs = read_inputs(arguments.inputs) or None
+    folder = arguments.output or export_directory() / "load"
+    with contextlib.ExitStack() as stack:
+        if isinstance(context, type) and issubclass(context, containers.DeclarativeContainer):
+            context = context()
+        if hasattr(context, "__enter__"):
+            context = stack.enter_context(context)
+        try:
+            flow.run(inputs, context)  # whatever is made once is made now
+        except AetherFlowError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- a flow that does not run at all is the user's to see
+            print_exception(error, consoles)
+            return ExitCode.FAILED
+        _load_all(flow, lambda: flow.run(inputs, context), arguments, folder, consoles)
+    told = f"metrics are in {folder}; 'aetherflow capacity {folder}' tells what they say"
+    consoles.out.print(Text(told, style="dim"), soft_wrap=True)
+    return ExitCode.FINE
+
+
+def _is_context(found: object) -> bool:
+    from dependency_injector import containers
+
+    kinds = (containers.DeclarativeContainer, containers.DynamicContainer)
+    return isinstance(found, kinds) or (isinstance(found, type) and issubclass(found, kinds))
+
+
+def _load_all(
+    flow: Node[..., Any], call: Callable[[], object], arguments: argparse.Namespace, folder: Path, consoles: Consoles
+) -> None:
+    """Do all loads, up and down again, so that what drifts meets all levels alike."""
+    series = uuid4().hex
+    for repeat in range(arguments.repeats):
+        for threads in arguments.threads if repeat % 2 == 0 else reversed(arguments.threads):
+            said = {
+                names.PIPELINE_RUN_ID: f"load-{series}-{threads}-{repeat + 1}",
+                names.LOAD_CONCURRENCY: f"{threads}",
+            }
+            schedule = None
+            if arguments.rate:
+                said[names.LOAD_RATE] = f"{arguments.rate:g}"
+                schedule = arrivals(arguments.rate, arguments.duration, random.Random(repeat))
+            with _exported(folder, said) as provider:
+                result = drive(call, threads, arguments.duration, schedule)
+                _record(provider, flow.name, result)
+            _tell(threads, result, consoles)
+
+
+@contextlib.contextmanager
+def _exported(folder: Path, attributes: dict[str, str]) -> Iterator[MeterProvider]:
+    """Export the metrics of one load as those of a process of its own."""
+    from aetherflow.telemetry.providers import make_meter_provider
+
+    file = ProcessFile(folder, "metrics", datetime.now(UTC))
+    provider = make_meter_provider([Destination("file")], file, None, None, attributes)
+    before = active.providers
+    active.set_active(active.Providers(before.tracer_provider if before else None, provider))
+    try:
+        yield provider
+    finally:
+        active.set_active(before)
+        provider.shutdown()
+
+
+def _record(provider: MeterProvider, flow: str, result: LoadResult) -> None:
+    meter = provider.get_meter(names.SCOPE_NAME)
+    attributes = {names.FLOW_NAME: flow}
+    latency = meter.create_histogram(names.LOAD_LATENCY.name, names.LOAD_LATENCY.unit, names.LOAD_LATENCY.description)
+    for call in result.calls:
+        failed = {} if call.error is None else {names.ERROR_TYPE: type(call.error).__qualname__}
+        latency.record(call.latency, attributes | failed)
+    for waited in result.unserved:
+        latency.record(waited, attributes | {names.ERROR_TYPE: names.UNSERVED})
+    spent = meter.create_counter(names.LOAD_TIME.name, names.LOAD_TIME.unit, names.LOAD_TIME.description)
+    spent.add(result.seconds, attributes)
+
+
+def _tell(threads: int, result: LoadResult, consoles: Consoles) -> None:
+    failed = [call.error for call in result.calls if call.error is not None]
+    rate = (len(result.calls) - len(failed)) / result.seconds if result.seconds else 0.0
+    told = [f"{format_count(threads, 'thread')}: {rate:,.1f} runs/s"]
+    if failed:
+        told.append(f"{len(failed):,} failed ({type(failed[0]).__qualname__}: {failed[0]})")
+    if result.unserved:
+        told.append(f"{len(result.unserved):,} were due and never started")
+    consoles.err.print(Text(", ".join(told), style="yellow" if failed or result.unserved else "dim"), soft_wrap=True)
+
+
+COMMAND: Final = Command(
+    name="load",
+    summary="call a flow from more and more threads",
+    description="Call a flow from more and more threads and export the metrics of each load, traces aside. Every\n"
+    "thread calls again when its run has ended; with --rate, runs start at random when they are due, and latencies\n"
+    "count from then, so that a slow run does not hide how long those behind it waited.",
+    add_arguments=_add_arguments,
+    run=_run,
+    examples=(
+        "aetherflow load shop.flows:checkout --threads 1,2,4,8,16 --duration 5 --input order=17",
+        "aetherflow load shop.flows:checkout --context shop.flows:ShopContext --rate 200 --threads 8",
+    ),
+)

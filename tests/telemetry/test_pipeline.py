@@ -285,20 +285,21 @@ def test_flush_waits_for_what_another_thread_is_encoding():
         return encoder._encoding.encode_span(span("slow"))
 
     encoder.register(Slow, encode, lambda item: encoder.group(RESOURCE, None))
+    chunk = [Slow(), *(span() for _ in range(CHUNK - 1))]
     transport = Scripted()
-    with piped(transport, encoder, schedule=Schedule(delay=3600.0, request_spans=2)) as pipeline:
-        thread = threading.Thread(target=lambda: [pipeline.push(Slow()), pipeline.push(span())])
+    with piped(transport, encoder) as pipeline:
+        thread = threading.Thread(target=lambda: [pipeline.push(each) for each in chunk])
         thread.start()
         in_hand.wait()
         flushed: list[bool] = []
         flusher = threading.Thread(target=lambda: flushed.append(pipeline.flush(30)))
         flusher.start()
-        assert pipeline.ledger().pending == 2
+        assert pipeline.ledger().pending == CHUNK
         go_on.set()
         thread.join()
         flusher.join()
         assert flushed == [True]
-        assert pipeline.ledger() == SpanLedger(2, 2)
+        assert pipeline.ledger() == SpanLedger(CHUNK, CHUNK)
 
 
 def test_what_is_due_is_sent_without_being_asked_for():

@@ -105,8 +105,9 @@ worker = pipeline._worker
 if (child := os.fork()) == 0:
     assert pipeline.ledger() == SpanLedger()
     assert pipeline._worker is None  # a child that makes no spans gets no thread
-    emit(600)
+    emit(1)
     assert pipeline._worker not in (None, worker)
+    emit(599)
     assert pipeline.flush(10)
     emit(7)
     assert pipeline.close(10)

@@ -11,11 +11,11 @@ from textwrap import dedent
 import pytest
 
 STAGES = """
-    import asyncio, sys, time
+    import asyncio, os, time
     from aetherflow import node
 
     def say(text):
-        print(text, flush=True)
+        os.write(1, f"{text}\\n".encode())  # at once, as stages on threads are closed at the same time
 
     @node
     def source():

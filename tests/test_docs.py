@@ -11,8 +11,8 @@ import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = (
-    "batching", "caching", "capacity", "configuration", "health", "hybrid-contexts", "logs", "pools", "profiling",
-    "regression", "settings", "streams",
+    "advice", "batching", "caching", "capacity", "configuration", "health", "hybrid-contexts", "logs", "pools",
+    "profiling", "regression", "settings", "streams",
 )  # fmt: skip
 LISTING = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

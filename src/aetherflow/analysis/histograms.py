@@ -214,6 +214,12 @@ class Histogram:
             found.append(self._between(self._bounded(bucket), 1 - (reached[position] - rank) / bucket.held))
         return found
 
+    def count_above(self, value: float) -> int:
+        """Estimate how many values are above one: those of buckets whose middle is."""
+        held = enumerate(self.buckets.held())
+        buckets = (self._bounded(self.buckets.at(position)) for position, count in held if count)
+        return sum(bucket.held for bucket in buckets if bucket.low + bucket.high > 2 * value)
+
     def merged(self, other: Histogram) -> Histogram:
         """Put two together; of unlike buckets only the mean and the extremes are kept."""
         if not self.count or not other.count:

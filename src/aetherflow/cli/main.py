@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NoReturn
 
-from aetherflow.cli import ab, baseline, capacity, config, demo, load, regress, run, trace, trend
+from aetherflow.cli import ab, advise, baseline, capacity, config, demo, load, regress, run, trace, trend
 from aetherflow.cli.command import Command, Consoles, ExitCode
 from aetherflow.cli.terminal import open_consoles
 from aetherflow.errors import AetherFlowError
@@ -26,6 +26,7 @@ COMMANDS: Final = (
     trend.COMMAND,
     load.COMMAND,
     capacity.COMMAND,
+    advise.COMMAND,
     config.COMMAND,
 )
 """Every command, in the order in which the help lists them."""

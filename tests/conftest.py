@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
-from opentelemetry import _logs, context, metrics, trace
+from opentelemetry import _logs, context, metrics, propagate, trace
 from opentelemetry.util._once import Once
 
 from aetherflow import config
@@ -66,6 +66,7 @@ def _fresh_process(tmp_path: Path) -> Iterator[None]:
 
 def _forget_providers(patch: pytest.MonkeyPatch) -> None:
     """Put OpenTelemetry's API back to where no provider was ever set; it has no public way to."""
+    patch.setattr(propagate, "_HTTP_TEXT_FORMAT", propagate._HTTP_TEXT_FORMAT)  # back again after the test
     for api, kind, proxy in (
         (trace, "TRACER", trace.ProxyTracerProvider),
         (metrics._internal, "METER", metrics._internal._ProxyMeterProvider),

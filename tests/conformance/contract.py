@@ -105,9 +105,13 @@ def outline(spans: Sequence[Span]) -> str:
     for span in spans:
         below[span.parent_id if span.parent_id in by_id else None].append(span)
 
+    def labels_below(span: Span) -> list[str]:
+        # Which of two runs of one flow begins first is the threads' affair; they differ in the elements they take.
+        return sorted(map(_label, below[span.span_id])) if span.name.startswith("run ") else []
+
     def lines(parent: str | None, indent: str) -> list[str]:
         found = []
-        for span in sorted(below[parent], key=lambda span: (_label(span), span.start)):
+        for span in sorted(below[parent], key=lambda span: (_label(span), labels_below(span), span.start)):
             upstream = ", ".join(span.attributes.get(names.NODE_UPSTREAM, ()))  # type: ignore[arg-type]  # strings
             linked = ", ".join(sorted(by_id[link.span_id].name for link in span.links))
             line = _label(span) + (f" <- {upstream}" if upstream else "") + (f" ~ {linked}" if linked else "")

@@ -20,7 +20,7 @@ __all__ = ["Home", "drive", "off_loop", "run_coroutine", "running_loop"]
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
 
-GRACE_SECONDS: Final = 1.0
+GRACE_SECONDS: Final = 3.0
 """A coroutine whose wait was interrupted has this long to end, and to run its ``finally`` clauses."""
 
 _depth: Final[ContextVar[int]] = ContextVar("aetherflow_loop_depth", default=0)

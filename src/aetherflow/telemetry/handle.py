@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_TIMEOUT", "SHUTDOWN_TIMEOUT", "Route", "Telemetry"]
 
-EXIT_TIMEOUT: Final = 1.8
+EXIT_TIMEOUT: Final = 1.65
 """Seconds that the end of the process waits for a collector; 2 s with what the interpreter needs to end as well."""
 SHUTDOWN_TIMEOUT: Final = 2.0
 """Seconds that :meth:`Telemetry.shutdown` waits unless told otherwise."""

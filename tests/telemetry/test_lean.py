@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -329,6 +330,16 @@ def test_what_is_sampled_out_is_metered_all_the_same(sampler: Sampler) -> None:
     }
     assert all(context.is_valid and not context.trace_flags.sampled for context in seen)
     assert len({context.trace_id for context in seen}) == 2
+
+
+@pytest.mark.parametrize("flow", [one, chain], ids=["a node alone", "a chain"])
+def test_a_share_of_runs_is_that_share(flow: Any) -> None:
+    """Each run is decided on once, however its spans are begun."""
+    random.seed(7)  # what the SDK draws ids from
+    with App(sampler=ParentBased(TraceIdRatioBased(0.25))) as app:
+        for _ in range(1000):
+            flow.run(1)
+        assert 200 < len({span.context.trace_id for span in app.spans}) < 300
 
 
 def counts() -> dict[tuple[str, ...], int]:

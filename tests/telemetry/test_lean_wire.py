@@ -12,8 +12,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from aetherflow.telemetry import wire, wire_json
-from aetherflow.telemetry.lean import Frame, LeanSpan, Origin, Rest, Template, ThreadFacts
+from aetherflow.telemetry.lean import LeanSpan
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
 from aetherflow.telemetry.lean_wire import encode_lean, encode_lean_json
+from aetherflow.telemetry.observation import ThreadFacts
 
 _provider = TracerProvider(shutdown_on_exit=False)
 _tracer: Any = _provider.get_tracer("aetherflow")

@@ -25,7 +25,7 @@ from aetherflow.telemetry.observation import (
     new_run_id,
     offer,
     result_of,
-    thread_attributes,
+    thread_facts,
 )
 
 __all__ = ["ApiObserver", "MeteringObserver", "Record", "RecordedObservation", "SpanObservation"]
@@ -36,7 +36,7 @@ and where its span is current, None for here. Not needed where the provider take
 
 
 class RecordedObservation(Observation):
-    """One operation under way, of which more is told than its duration."""
+    """One operation or execution under way without a span, whose duration is told elsewhere as well."""
 
     __slots__ = ("_record",)
 
@@ -51,6 +51,8 @@ class RecordedObservation(Observation):
             self._record(series, duration, None)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "recording a duration")
+        if error is not None:
+            self.blame(error)
 
 
 class SpanObservation(Observation):
@@ -203,7 +205,7 @@ class ApiObserver:
     ) -> Observation:
         """Start observing an execution, as :class:`aetherflow.telemetry.observation.Observer` has it."""
         try:
-            attributes = {**site.attributes, **thread_attributes()} if site.is_node else dict(site.attributes)
+            attributes = {**site.attributes, **thread_facts().attributes} if site.is_node else dict(site.attributes)
             if extra:
                 attributes.update(extra)
             if parent is None:

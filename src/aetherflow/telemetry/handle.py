@@ -23,6 +23,7 @@ from aetherflow.telemetry.ledger import SpanLedger
 
 if TYPE_CHECKING:
     from aetherflow.telemetry.pipeline import SpanPipeline
+    from aetherflow.telemetry.samplers import TailFilter
 
 __all__ = ["EXIT_TIMEOUT", "SHUTDOWN_TIMEOUT", "Route", "Telemetry"]
 
@@ -44,7 +45,7 @@ class Route(Generic[_Provider]):
         provider: Where the signal enters; None where it is turned off: whatever is set globally, now or later.
         destinations: Where a provider that we made sends it; empty where the provider is not ours.
         file: What a file destination writes to.
-        pipelines: What spans go through in a provider that we made.
+        ways: The ways that spans take out of a provider that we made.
         is_declared: Whether the provider was made from ``OTEL_CONFIG_FILE``: it is ours to close.
     """
 
@@ -55,8 +56,8 @@ class Route(Generic[_Provider]):
         "_flush",
         "_helper",
         "_is_declared",
-        "_pipelines",
         "_shutdown",
+        "_ways",
         "is_ours",
         "provider",
     )
@@ -66,7 +67,7 @@ class Route(Generic[_Provider]):
         provider: _Provider | None,
         destinations: tuple[Destination, ...],
         file: ProcessFile,
-        pipelines: Sequence[SpanPipeline] = (),
+        ways: Sequence[SpanPipeline | TailFilter] = (),
         *,
         is_declared: bool = False,
     ) -> None:
@@ -75,7 +76,7 @@ class Route(Generic[_Provider]):
         self._is_declared = is_declared
         self._destinations = destinations
         self._file = file
-        self._pipelines = tuple(pipelines)
+        self._ways = tuple(ways)
         # The API knows neither: an application may have set a provider that cannot be flushed.
         self._flush: Callable[[], object] | None = getattr(provider, "force_flush", None)
         self._shutdown: Callable[[], object] | None = getattr(provider, "shutdown", None) if self.is_ours else None
@@ -116,14 +117,14 @@ class Route(Generic[_Provider]):
     def _close(self, timeout: float) -> bool:
         # A little less than the caller waits, so that it is told what became of the spans.
         end = time.monotonic() + timeout * _SHARE_OF_TIMEOUT
-        closed = [pipeline.close(max(end - time.monotonic(), 0.0)) for pipeline in self._pipelines]
+        closed = [way.close(max(end - time.monotonic(), 0.0)) for way in self._ways]
         if self._shutdown is not None:
             self._shutdown()
         return all(closed)
 
     def ledger(self) -> SpanLedger:
         """Return what became of the spans of a provider that we made."""
-        return sum((pipeline.ledger() for pipeline in self._pipelines), SpanLedger())
+        return sum((way.ledger() for way in self._ways), SpanLedger())
 
 
 @final

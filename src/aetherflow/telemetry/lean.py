@@ -1,9 +1,9 @@
 """The lean span: an API span whose constant part is made once and whose rest is filled in as it happens.
 
 Nearly all spans of nodes are the same but for ids, times and thread. A :class:`LeanSpan` holds just those and a
-reference to its :class:`Template`. What is rarely asked of a span (events, a status, another name, links added late) is
-left to a span of the SDK that takes its place from then on, so that limits, cleaning and warnings are the SDK's own.
-To whoever reads it, it is a ``ReadableSpan`` of the SDK.
+reference to what it shares with others (``lean_parts``). What is rarely asked of a span (events, a status, another name,
+links added late) is left to a span of the SDK that takes its place from then on, so that limits, cleaning and warnings
+are the SDK's own. To whoever reads it, it is a ``ReadableSpan`` of the SDK.
 """
 
 from __future__ import annotations
@@ -11,148 +11,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 from typing_extensions import override
 
-from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
 
-__all__ = ["LeanSpan", "Origin", "Template", "ThreadFacts", "thread_facts"]
-
-
-class Template:
-    """What is the same in every span of one place; what encoders make of it is kept here too.
-
-    Args:
-        name: Their name.
-        kind: What they are to their parent and children.
-        attributes: Their constant attributes.
-    """
-
-    __slots__ = ("attributes", "json", "kind", "name", "wire")
-
-    def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]) -> None:
-        self.name = name
-        self.kind = kind
-        self.attributes = dict(attributes)
-        self.wire: bytes | None = None
-        self.json: str | None = None
-
-
-class ThreadFacts:
-    """The attributes that tell a thread, made once a thread; what encoders make of them, once as well."""
-
-    __slots__ = ("attributes", "json", "wire")
-
-    def __init__(self, attributes: Mapping[str, AttributeValue]) -> None:
-        self.attributes = attributes
-        self.wire: bytes | None = None
-        self.json: str | None = None
-
-
-class Origin:
-    """Where lean spans come from: all that a tracer of the SDK would give its spans.
-
-    Args:
-        tracer: The tracer.
-        limits: The provider's limits.
-        scope: The tracer's scope.
-        processors: What spans that have ended are handed to; those that began were not.
-        sampled: Whether the spans are: a processor's ``push`` takes those only, without looking.
-    """
-
-    __slots__ = ("limits", "processors", "scope", "sink", "tracer")
-
-    def __init__(
-        self,
-        tracer: sdk.Tracer,
-        limits: SpanLimits,
-        scope: InstrumentationScope,
-        processors: Sequence[SpanProcessor],
-        *,
-        sampled: bool = True,
-    ) -> None:
-        self.tracer = tracer
-        self.limits = limits
-        self.scope = scope
-        self.processors = tuple(processors)
-        self.sink: Callable[[LeanSpan], object] = self._each
-        if len(self.processors) == 1:
-            (only,) = self.processors
-            self.sink = getattr(only, "push", only.on_end) if sampled else only.on_end
-
-    @property
-    def unsampled(self) -> Origin:
-        """The same for spans that are recorded and yet not sampled."""
-        return Origin(self.tracer, self.limits, self.scope, self.processors, sampled=False)
-
-    def _each(self, span: LeanSpan) -> None:
-        for processor in self.processors:
-            processor.on_end(span)
-
-
-class Frame:
-    """What spans have in common that one thread begins below one parent.
-
-    Args:
-        origin: Where they come from.
-        parent: Their parent's context; None for a root.
-        trace_id: Their trace.
-        flags: The flags of their contexts.
-        state: The state of their contexts.
-        thread: Their thread, where they tell it.
-        offset: What the performance counter is behind the time of day. All spans of a trace in this process share one,
-            so that no step of the system's clock puts a child outside its parent.
-    """
-
-    __slots__ = ("flags", "json", "offset", "origin", "parent", "state", "thread", "trace_id", "wire")
-
-    def __init__(
-        self,
-        origin: Origin,
-        parent: SpanContext | None,
-        trace_id: int,
-        flags: TraceFlags,
-        state: TraceState,
-        thread: ThreadFacts | None,
-        offset: int,
-    ) -> None:
-        self.origin = origin
-        self.parent = parent
-        self.trace_id = trace_id
-        self.flags = flags
-        self.state = state
-        self.thread = thread
-        self.offset = offset
-        self.wire: tuple[bytes, bytes] | None = None
-        self.json: tuple[str, str, str] | None = None
-
-
-class Rest:
-    """What few spans have.
-
-    Args:
-        extra: Attributes of a span's own, known from the beginning.
-        links: What it follows from.
-    """
-
-    __slots__ = ("extra", "full", "late", "links")
-
-    def __init__(self, extra: Mapping[str, AttributeValue] | None = None, links: Sequence[SpanContext] = ()) -> None:
-        self.extra = extra
-        self.links = links
-        self.late: dict[str, AttributeValue] = {}
-        self.full: sdk.Span | None = None
+__all__ = ["LeanSpan"]
 
 
 class _FullSpan(sdk.Span):
@@ -165,17 +40,6 @@ _PLAIN: Final = frozenset({str, bool, int, float})
 _MOST_LATE: Final = 64
 """Attributes that may come late before a span of the SDK counts them; with those given at first, below any limit."""
 _lock = threading.Lock()
-_local = threading.local()
-
-
-def thread_facts() -> ThreadFacts:
-    """Return the attributes of the calling thread."""
-    try:
-        found: ThreadFacts = _local.facts
-    except AttributeError:
-        thread = threading.current_thread()
-        found = _local.facts = ThreadFacts({names.THREAD_ID: thread.ident or 0, names.THREAD_NAME: thread.name})
-    return found
 
 
 def _renew_lock() -> None:

@@ -15,10 +15,12 @@ from typing_extensions import override
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.api_observer import ApiObserver, Record, SpanObservation
-from aetherflow.telemetry.lean import Frame, LeanSpan, Origin, Rest, Template, thread_facts
-from aetherflow.telemetry.observation import Observation, Site, new_run_id
-from aetherflow.telemetry.sdk_spans import current_span, is_random, sampling_of, span_context, with_span
+from aetherflow.telemetry.accumulators import Series
+from aetherflow.telemetry.api_observer import ApiObserver, Record, RecordedObservation, SpanObservation
+from aetherflow.telemetry.lean import LeanSpan
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
+from aetherflow.telemetry.observation import Observation, Site, new_run_id, thread_facts
+from aetherflow.telemetry.sdk_spans import always, current_span, is_random, sampling_of, span_context, with_span
 
 __all__ = ["LeanObserver"]
 
@@ -30,12 +32,11 @@ _KNOWN_FLAGS: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 class _LeanObservation(SpanObservation):
     """One execution under way with a lean span."""
 
-    __slots__ = ("_parent",)
+    __slots__ = ()
     _span: LeanSpan
 
     def __init__(self, site: Site, span: LeanSpan, parent: Context, record: Record | None, started: int) -> None:
         self._span = span
-        self._parent = parent
         self._record = record
         self._current = with_span(span, parent)
         Observation.__init__(self, site, started)
@@ -49,18 +50,17 @@ class _LeanObservation(SpanObservation):
         self._span.finish(self._started + duration)
 
 
-class _SampledOut(Observation):
+class _SampledOut(RecordedObservation):
     """One execution under way below which nothing is sampled: its duration only."""
 
-    __slots__ = ("_current", "_record", "context")
+    __slots__ = ("_current", "context")
 
     sampled_out = True
 
     def __init__(self, site: Site, current: Context | None, context: SpanContext, record: Record | None) -> None:
         self._current = current
-        self._record = record
         self.context = context
-        super().__init__(site)
+        super().__init__(site, record or _nothing)
 
     @override
     def enter(self) -> object:
@@ -71,16 +71,9 @@ class _SampledOut(Observation):
         if token is not None:
             detach(token)  # type: ignore[arg-type]  # what enter() gave: the API types it as a Token
 
-    @override
-    def end(self, error: BaseException | None = None) -> None:
-        series, duration = self._keep(error)
-        if self._record is not None:
-            try:
-                self._record(series, duration, get_current())
-            except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
-                shield.caught(failure, "recording a duration")
-        if error is not None:
-            self.blame(error)
+
+def _nothing(series: Series, value: int, context: Context | None) -> None:
+    """Record nothing: the store is published as it is."""
 
 
 class LeanLane:
@@ -144,8 +137,9 @@ class LeanObserver(ApiObserver):
         ids = origin.tracer.id_generator
         self._new_trace_id: Callable[[], int] = ids.generate_trace_id
         # What the SDK's own generator does, without its call.
-        self._is_random = is_random(ids)
-        self._new_span_id: Callable[[], int] = _random_span_id if self._is_random else ids.generate_span_id
+        self._new_span_id: Callable[[], int] = _random_span_id if is_random(ids) else ids.generate_span_id
+        self._has_lanes = record is None and is_random(ids) and self._sampling.below_sampled
+        self._has_lone_lane = record is None and is_random(ids) and self._sampling.root is always
         self._random_bit = TraceFlags(TraceFlags.RANDOM_TRACE_ID if ids.is_trace_id_random() else 0)
         self._root_flags = TraceFlags(_SAMPLED | self._random_bit)
 
@@ -170,23 +164,18 @@ class LeanObserver(ApiObserver):
 
     @override
     def lone_lane(self) -> _LoneLane | None:
-        decide = self._sampling.root
-        if decide is None or self._record is not None or not self._is_random:
+        # Only where every root is sampled: one that is dropped here would be decided on once more by begin().
+        if not self._has_lone_lane:
             return None
         context = get_current()
         if current_span(context).get_span_context().is_valid:
             return None
-        trace_id = self._new_trace_id()
-        if not decide(trace_id):
-            return None
-        frame = Frame(self._origin, None, trace_id, self._root_flags, _ROOT_STATE, thread_facts(), 0)
+        frame = Frame(self._origin, None, self._new_trace_id(), self._root_flags, _ROOT_STATE, thread_facts(), 0)
         return _LoneLane(context, frame, self._new_span_id, Rest({names.RUN_ID: new_run_id()}))
 
     @override
     def lane(self, run: Observation) -> LeanLane | None:
-        if self._record is not None or not self._is_random or not self._sampling.below_sampled:
-            return None
-        if not isinstance(run, _LeanObservation):
+        if not self._has_lanes or not isinstance(run, _LeanObservation):
             return None
         span, frame = run._span, run._span.frame
         if not frame.flags & _SAMPLED:
@@ -252,7 +241,7 @@ class LeanObserver(ApiObserver):
         outer: Span | None = None,
     ) -> Observation:
         now = perf_counter_ns()
-        offset = outer.frame.offset if type(outer) is LeanSpan else time_ns() - now
+        offset = outer.frame.offset if type(outer) is LeanSpan else time_ns() - now  # one in a trace
         thread = thread_facts() if site.is_node else None
         frame = Frame(self._origin, above, trace_id, flags, state, thread, offset)
         span = LeanSpan(frame, site.template or _template(site), self._new_span_id(), now, rest)
@@ -274,9 +263,10 @@ class LeanObserver(ApiObserver):
         if decided.decision is Decision.DROP:
             return self._dropped(site, context, trace_id, flags, state)
         template = Template(site.span_name, site.kind, dict(decided.attributes))
-        now = perf_counter_ns()
+        now, outer = perf_counter_ns(), current_span(context)
+        offset = outer.frame.offset if type(outer) is LeanSpan else time_ns() - now
         origin = self._origin if is_sampled else self._origin.unsampled
-        frame = Frame(origin, above, trace_id, flags, state, None, time_ns() - now)
+        frame = Frame(origin, above, trace_id, flags, state, None, offset)
         span = LeanSpan(frame, template, self._new_span_id(), now, Rest(links=rest.links))
         return _LeanObservation(site, span, context, self._record if site.is_kept else None, now)
 

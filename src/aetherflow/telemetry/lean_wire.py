@@ -12,7 +12,9 @@ from typing import Final
 from opentelemetry.trace import Link, Status
 
 from aetherflow.telemetry import wire, wire_json
-from aetherflow.telemetry.lean import Frame, LeanSpan, Template, ThreadFacts
+from aetherflow.telemetry.lean import LeanSpan
+from aetherflow.telemetry.lean_parts import Frame, Template
+from aetherflow.telemetry.observation import ThreadFacts
 
 __all__ = ["encode_lean", "encode_lean_json"]
 

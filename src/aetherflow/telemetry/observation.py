@@ -26,18 +26,8 @@ from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry, unkept
 from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
 from aetherflow.telemetry.profile_policy import ProfilePolicy
 
-__all__ = [
-    "Observation",
-    "Observer",
-    "Site",
-    "add",
-    "error_type",
-    "executing_here",
-    "mark_handled",
-    "new_run_id",
-    "result_of",
-]
-__all__ += ["offer", "thread_attributes"]
+__all__ = ["Lane", "LoneLane", "Observation", "Observer", "Site", "ThreadFacts", "add", "error_type"]
+__all__ += ["executing_here", "mark_handled", "new_run_id", "offer", "result_of", "thread_facts"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -45,13 +35,24 @@ E = TypeVar("E", bound=BaseException)
 T = TypeVar("T")
 
 
-def thread_attributes() -> dict[str, Any]:
-    """Return ``thread.id`` and ``thread.name`` of the calling thread, made once a thread."""
+class ThreadFacts:
+    """The attributes that tell a thread, made once a thread; what encoders make of them, once as well."""
+
+    __slots__ = ("attributes", "json", "wire")
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.attributes = attributes
+        self.wire: bytes | None = None
+        self.json: str | None = None
+
+
+def thread_facts() -> ThreadFacts:
+    """Return ``thread.id`` and ``thread.name`` of the calling thread."""
     try:
-        found: dict[str, Any] = _local.attributes
+        found: ThreadFacts = _local.facts
     except AttributeError:
         thread = threading.current_thread()
-        found = _local.attributes = {names.THREAD_ID: thread.ident, names.THREAD_NAME: thread.name}
+        found = _local.facts = ThreadFacts({names.THREAD_ID: thread.ident, names.THREAD_NAME: thread.name})
     return found
 
 
@@ -89,7 +90,7 @@ def executing_here(function: Callable[[], T]) -> T:
     """Call a function on a thread other than the one its span began on, and say so on the span."""
     span = trace.get_current_span()
     if span.is_recording():
-        span.set_attributes(thread_attributes())
+        span.set_attributes(thread_facts().attributes)
     moved = active.moved.get()
     return function() if moved is None else moved(function)
 

@@ -39,8 +39,8 @@ def make_tracer_provider(
     *,
     on_full: OnFull = "drop",
     queue_bytes: int = QUEUE_BYTES,
-) -> tuple[TracerProvider, list[SpanPipeline]]:
-    """Return a provider that exports spans, and the pipelines that they go through.
+) -> tuple[TracerProvider, tuple[SpanPipeline | TailFilter, ...]]:
+    """Return a provider that exports spans, and the ways that they take out of it.
 
     Args:
         destinations: Where to.
@@ -54,19 +54,18 @@ def make_tracer_provider(
         ConfigurationError: A variable names something that is not there.
     """
     pipelines = [span_pipeline(each, file, on_full=on_full, queue_bytes=queue_bytes) for each in destinations]
+    ways: tuple[SpanPipeline | TailFilter, ...] = tuple(pipelines)
     sampler: Sampler | None
     if isinstance(sampling, RateLimit):
         sampler = rate_limited(sampling, lambda: pipelines[0].started)
-    elif sampling is None or isinstance(sampling, KeepErrorsAndSlow):
-        sampler = _sampler()
+    elif isinstance(sampling, KeepErrorsAndSlow):
+        sampler, ways = _sampler(), tuple(TailFilter(sampling, pipeline) for pipeline in pipelines)
     else:
-        sampler = sampling
+        sampler = sampling or _sampler()
     provider = TracerProvider(sampler, _resource(service_name), shutdown_on_exit=False)
-    for pipeline in pipelines:
-        provider.add_span_processor(
-            TailFilter(sampling, pipeline) if isinstance(sampling, KeepErrorsAndSlow) else pipeline
-        )
-    return provider, pipelines
+    for way in ways:
+        provider.add_span_processor(way)
+    return provider, ways
 
 
 def make_meter_provider(

@@ -19,7 +19,10 @@ from opentelemetry.trace import Link, SpanKind, StatusCode, TraceState, get_curr
 from opentelemetry.util.types import Attributes
 from typing_extensions import override
 
+from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.lean import LeanSpan
+from aetherflow.telemetry.ledger import SpanLedger
+from aetherflow.telemetry.pipeline import SpanPipeline
 from aetherflow.telemetry.sampling_policy import KeepErrorsAndSlow, RateLimit
 
 __all__ = ["TailFilter", "TailStatistics", "rate_limited"]
@@ -48,6 +51,12 @@ class _RateLimited(Sampler):
         self._tokens = limit.spans_per_second * limit.burst
         self._seen = spent()
         self._at = clock()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin in a child with what the parent had left, and none of its spans."""
+        self._lock = threading.Lock()
+        self._seen = self._spent()
 
     @override
     def should_sample(
@@ -111,19 +120,27 @@ class TailFilter(SpanProcessor):
 
     Args:
         policy: What is to be kept.
-        following: What the spans are handed on to.
+        pipeline: What the spans are handed on to.
     """
 
-    def __init__(self, policy: KeepErrorsAndSlow, following: SpanProcessor) -> None:
+    def __init__(self, policy: KeepErrorsAndSlow, pipeline: SpanPipeline) -> None:
         self._policy = policy
-        self._following = following
-        self._hand_on: Callable[[ReadableSpan], object] = getattr(following, "push", following.on_end)
+        self._pipeline = pipeline
         self._slow = policy.slower_than * 1e9
         self._bound = TraceIdRatioBased.get_bound_for_rate(policy.ratio)
+        self._begin()
+        renew_in_children(self)
+
+    def _begin(self) -> None:
+        """Begin with nothing."""
         self._waiting: OrderedDict[int, _Trace] = OrderedDict()
         self._decided: OrderedDict[int, bool] = OrderedDict()
         self._lock = threading.Lock()
         self._kept = self._discarded = self._overflowed = self._count = 0
+
+    def after_fork(self) -> None:
+        """Leave to the parent what waits there."""
+        self._begin()
 
     def statistics(self) -> TailStatistics:
         """Return what has become of the spans so far."""
@@ -149,7 +166,7 @@ class TailFilter(SpanProcessor):
                 self._kept += len(ready)
                 self._discarded += not decided
         for each in ready:
-            self._hand_on(each)
+            self._pipeline.push(each)
 
     def _add(self, span: ReadableSpan, trace_id: int, *, is_root: bool) -> list[ReadableSpan]:
         """Let a span wait; return those that wait no longer and are kept."""
@@ -184,16 +201,24 @@ class TailFilter(SpanProcessor):
         self._discarded += len(trace.spans)
         return []
 
-    @override
-    def shutdown(self) -> None:
-        """Decide on what still waits, and shut down what follows."""
+    def ledger(self) -> SpanLedger:
+        """Return what became of the spans that were handed on."""
+        return self._pipeline.ledger()
+
+    def close(self, timeout: float) -> bool:
+        """Decide on what still waits, and close the pipeline; the argument and the result are the pipeline's."""
         with self._lock:
             ready = [span for trace_id in tuple(self._waiting) for span in self._decide(trace_id, is_slow=False)]
         for each in ready:
-            self._hand_on(each)
-        self._following.shutdown()
+            self._pipeline.push(each)
+        return self._pipeline.close(timeout)
 
     @override
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Flush what follows; runs that have not ended go on waiting."""
-        return self._following.force_flush(timeout_millis)
+    def shutdown(self) -> None:
+        """Do as :meth:`close`, with the time limit that OpenTelemetry gives a processor."""
+        self.close(30.0)
+
+    @override
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush the pipeline; runs that have not ended go on waiting."""
+        return self._pipeline.force_flush(timeout_millis)

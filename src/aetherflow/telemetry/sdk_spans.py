@@ -25,7 +25,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased,
 from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
-from aetherflow.telemetry.lean import Frame, LeanSpan, Origin, Rest, Template
+from aetherflow.telemetry.lean import LeanSpan
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
 
 __all__ = [
     "Sampling",
@@ -88,7 +89,7 @@ def sampling_of(sampler: Sampler) -> Sampling:
 
 def _by_trace_id(sampler: Sampler) -> Callable[[int], bool] | None:
     if sampler is ALWAYS_ON:
-        return _always
+        return always
     if sampler is ALWAYS_OFF:
         return _never
     if type(sampler) is TraceIdRatioBased:
@@ -97,7 +98,8 @@ def _by_trace_id(sampler: Sampler) -> Callable[[int], bool] | None:
     return None
 
 
-def _always(trace_id: int) -> bool:
+def always(trace_id: int) -> bool:
+    """Decide for every root, whatever its trace id."""
     return True
 
 
@@ -188,7 +190,7 @@ def _compare() -> None:
         (copied, identity),
         (with_span(theirs, context), trace.set_span_in_context(theirs, context)),
         (current_span(context), trace.get_current_span(context)),
-        (sampling_of(ParentBased(ALWAYS_ON)), Sampling(root=_always, below_sampled=True, below_unsampled=False)),
+        (sampling_of(ParentBased(ALWAYS_ON)), Sampling(root=always, below_sampled=True, below_unsampled=False)),
         (provider._active_span_processor._span_processors, ()),
     )
     for found, wanted in expected:

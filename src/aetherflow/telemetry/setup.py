@@ -204,22 +204,22 @@ class _Plan:
     file: ProcessFile
 
     def route(self, arguments: Arguments, undo: ExitStack) -> Route[Any]:
-        provider, pipelines = self.provider, ()
+        provider, ways = self.provider, ()
         if self.destinations:
-            provider, pipelines = self._made(arguments)
+            provider, ways = self._made(arguments)
             _state.made.add(provider)
-        route = Route(provider, self.destinations, self.file, pipelines, is_declared=self.is_declared)
+        route = Route(provider, self.destinations, self.file, ways, is_declared=self.is_declared)
         undo.callback(route.close, 0.0)
         return route
 
     def _made(self, arguments: Arguments) -> tuple[Any, tuple[Any, ...]]:
-        """Return a provider, and the pipelines that spans go through in it."""
+        """Return a provider, and the ways that spans take out of it."""
         from aetherflow.telemetry import providers
 
         name = arguments.service_name
         match self.signal:
             case "traces":
-                provider, pipelines = providers.make_tracer_provider(
+                return providers.make_tracer_provider(
                     self.destinations,
                     self.file,
                     name,
@@ -227,7 +227,6 @@ class _Plan:
                     on_full=arguments.on_full,
                     queue_bytes=arguments.queue_bytes,
                 )
-                return provider, tuple(pipelines)
             case "metrics":
                 interval = arguments.metric_interval
                 return providers.make_meter_provider(self.destinations, self.file, name, interval), ()

@@ -20,6 +20,8 @@ _LOW_HITS: Final = 0.5
 _MUCH_WAIT: Final = 0.010
 """Seconds that one in twenty waits for an object of a pool."""
 _IDLE: Final = 0.5
+_MANY_OBJECTS: Final = 4
+"""Objects in a pool from which idle ones are worth a word: a few cost little."""
 _TIMED_OUT: Final = 0.5
 _NOTICED: Final = 0.001
 _NEARLY_FULL: Final = 0.9
@@ -89,7 +91,7 @@ def advise_on_pools(jobs: Sequence[Job]) -> Iterator[Advice]:
             )
             continue
         used, most = objects.get("used", 0.0), max(objects.get("idle", 0.0), objects.get("used", 0.0))
-        if wait and wait.count >= _FEWEST and most >= 4 and used <= _IDLE * most:  # noqa: PLR2004  # a few cost little
+        if wait and wait.count >= _FEWEST and most >= _MANY_OBJECTS and used <= _IDLE * most:
             yield Advice(
                 "pool-idle",
                 pool,

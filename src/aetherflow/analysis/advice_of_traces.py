@@ -103,7 +103,7 @@ def advise_on_critical_nodes(runs: RunEvidence) -> Iterator[Advice]:
     """Find the nodes that runs mostly wait for, with nothing else going on."""
     for name, flow in _known(runs):
         ranked = sorted(flow.nodes, key=lambda node: -flow.nodes[node].alone)
-        if len(ranked) < 2 or flow.nodes[ranked[0]].alone < _CRITICAL * flow.seconds:  # noqa: PLR2004  # one is the run
+        if len(ranked) <= 1 or flow.nodes[ranked[0]].alone < _CRITICAL * flow.seconds:  # one alone is the run
             continue
         shares = {node: flow.nodes[node].alone / flow.seconds for node in ranked[:3]}
         told = ", ".join(f"{node} {share:.0%}" for node, share in shares.items())

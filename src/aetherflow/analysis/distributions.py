@@ -52,7 +52,7 @@ def t_quantile(p: float, df: float) -> float:
     """
     if not 0 < p < 1:
         raise ValueError(f"p is {p!r}; allowed: above 0 and below 1")
-    if p < 0.5:  # noqa: PLR2004  # the middle of a symmetric distribution
+    if p < 1 - p:  # the distribution is symmetric
         return -t_quantile(1 - p, df)
     low, high = 0.0, 1.0
     while t_survival(high, df) > 1 - p:

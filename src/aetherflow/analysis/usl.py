@@ -21,6 +21,8 @@ _RESAMPLES: Final = 200
 _TAIL: Final = 0.025
 _BAD_RESIDUAL: Final = 0.10
 _FAR: Final = 2.0
+_SINGULAR: Final = 1e-12
+"""A pivot below this, in columns scaled to size one, tells nothing."""
 """Times the largest measured concurrency beyond which a best one is a guess."""
 
 
@@ -185,7 +187,7 @@ def _least_squares(rows: Sequence[Sequence[float]], values: Sequence[float]) -> 
     for i in range(width):
         pivot = max(range(i, width), key=lambda row: abs(table[row][i]))
         table[i], table[pivot] = table[pivot], table[i]
-        if abs(table[i][i]) < 1e-12:  # noqa: PLR2004  # of columns of size one
+        if abs(table[i][i]) < _SINGULAR:
             return None
         for j in range(width):
             if j != i:

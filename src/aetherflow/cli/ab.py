@@ -92,7 +92,7 @@ def _trials(baseline: str, candidate: str) -> Iterator[tuple[Trial, Trial]]:
     here = Path.cwd()
     commit = find_commit(baseline)
     if commit is None:
-        if len(baseline.split()) < 2 and shutil.which(baseline) is None:  # noqa: PLR2004  # with arguments it is no reference
+        if len(baseline.split()) <= 1 and shutil.which(baseline) is None:  # with arguments it is a command
             raise UsageError(f"--baseline {baseline!r} is neither a git reference here nor a command")
         yield Trial("baseline", baseline, here), Trial("candidate", candidate, here)
         return

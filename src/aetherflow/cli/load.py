@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         context = arguments.context and load_object(arguments.context, "--context", _is_context, "context")
     except UsageError:
         raise
-    except Exception as error:  # noqa: BLE001 -- whatever the user's module raises is theirs to see
+    except Exception as error:  # noqa: BLE001  # whatever the user's module raises is theirs to see
         print_exception(error, consoles)
         return ExitCode.FAILED
     inputs = read_inputs(arguments.inputs) or None
@@ -115,7 +115,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
             flow.run(inputs, context)  # whatever is made once is made now
         except AetherFlowError:
             raise
-        except Exception as error:  # noqa: BLE001 -- a flow that does not run at all is the user's to see
+        except Exception as error:  # noqa: BLE001  # a flow that does not run at all is the user's to see
             print_exception(error, consoles)
             return ExitCode.FAILED
         _load_all(flow, lambda: flow.run(inputs, context), arguments, folder, consoles)

@@ -117,7 +117,7 @@ class _Load:
             error = None
             try:
                 self.call()
-            except Exception as raised:  # noqa: BLE001 -- whatever the user's code raises is a failed call
+            except Exception as raised:  # noqa: BLE001  # whatever the user's code raises is a failed call
                 error = raised
             end = time.perf_counter() - self.began
             own.append(Call(end - due, error))

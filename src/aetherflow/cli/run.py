@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         context = arguments.context and load_object(arguments.context, "--context", _is_context, "context")
     except UsageError:
         raise
-    except Exception as error:  # noqa: BLE001 -- whatever the user's module raises is theirs to see
+    except Exception as error:  # noqa: BLE001  # whatever the user's module raises is theirs to see
         print_exception(error, consoles)
         return ExitCode.FAILED
     with contextlib.ExitStack() as stack:

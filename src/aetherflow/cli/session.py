@@ -65,7 +65,7 @@ def run_watched(
             show(done.output)
         except (MissingInputError, ConfigurationError, NoReaderError):
             raise
-        except Exception as error:  # noqa: BLE001 -- whatever a node raises is the user's to see
+        except Exception as error:  # noqa: BLE001  # whatever a node raises is the user's to see
             failure = error
         # Spans in a file are shown right away; those that go elsewhere are waited for no longer than at any exit.
         delivered = telemetry.force_flush() if telemetry.path else telemetry.shutdown()

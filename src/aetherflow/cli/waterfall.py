@@ -28,6 +28,10 @@ _ROOMY: Final = 100
 """Cells from which on columns stand two cells apart."""
 
 _SHORTEST_BAR: Final = 8
+
+_AIR: Final = 4
+"""Cells left empty on both sides of the middle of the axis."""
+
 _ASCII: Final = str.maketrans(f"├└│━╸╺…⋯{TIMES}Σ✗◌↻µ", "|`|=--.~xS!o^u")
 
 
@@ -175,7 +179,7 @@ class Waterfall:
             return " " * width
         axis = "0" + end.rjust(width - 1)
         at = (width - len(middle)) // 2
-        roomy = at > 4 and at + len(middle) + 4 < width - len(end)  # noqa: PLR2004 -- cells of air around the middle
+        roomy = at > _AIR and at + len(middle) + _AIR < width - len(end)
         return axis[:at] + middle + axis[at + len(middle) :] if roomy else axis
 
     def _bar(self, row: Row, width: int) -> Text:

@@ -257,12 +257,12 @@ def _pump(stream: Stream[Any], channel: Channel, done: Future[None]) -> None:
         for item in stream:
             if not channel.send(item):
                 break
-    except BaseException as raised:  # noqa: BLE001  # handed on
+    except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
         error = raised
     _end(channel, error)
     try:
         stream.close()
-    except BaseException as raised:  # noqa: BLE001  # handed on
+    except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
         error = raised
     _finish(done, error)
 
@@ -274,12 +274,12 @@ async def _apump(stream: Stream[Any], channel: Channel, done: Future[None], task
             while not channel.is_cut:
                 if not await channel.asend(await anext(stream)):
                     break
-    except BaseException as raised:  # noqa: BLE001  # handed on
+    except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
         error = raised
     _end(channel, error)
     try:
         await stream.aclose()
-    except BaseException as raised:  # noqa: BLE001  # handed on
+    except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
         error = raised
     _finish(done, error)
 

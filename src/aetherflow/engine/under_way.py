@@ -7,7 +7,6 @@ is asked then how many items it has yielded, too, so that no item pays for being
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
@@ -18,6 +17,7 @@ from aetherflow.engine.plan import UNSET
 from aetherflow.telemetry import gauges
 from aetherflow.telemetry.accumulators import Registry, registry
 from aetherflow.telemetry.conventions import ERROR_TYPE, NODE_ACTIVE, NODE_DURATION
+from aetherflow.telemetry.frames import current_frames
 from aetherflow.telemetry.observation import Site
 
 __all__ = ["begin_apart", "begin_stream", "end_apart", "end_stream", "shows_chain", "shows_node"]
@@ -84,7 +84,7 @@ def shows_chain(function: F) -> F:
 
 
 def _on_stacks() -> Iterator[Site]:
-    for top in sys._current_frames().values():
+    for top in current_frames().values():
         frame: FrameType | None = top
         while frame is not None:
             code = frame.f_code

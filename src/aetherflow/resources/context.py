@@ -303,7 +303,7 @@ async def _shut_down(resources: Iterable[AnyResource]) -> None:
             closing = resource.shutdown()
             if inspect.isawaitable(closing):
                 await closing
-        except Exception as failure:  # noqa: BLE001 -- one that cannot close must not keep the others open
+        except Exception as failure:  # noqa: BLE001  # one that cannot close must not keep the others open
             failures.append(failure)
         resource.reset_async_mode()
     if len(failures) == 1:

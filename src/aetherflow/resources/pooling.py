@@ -167,7 +167,7 @@ class ObjectPool(Generic[T]):
         for member in self._lending.close():
             try:
                 _call_own(member.value, "close")
-            except Exception as failure:  # noqa: BLE001 -- one that cannot close must not keep the others open
+            except Exception as failure:  # noqa: BLE001  # one that cannot close must not keep the others open
                 failures.append(failure)
         if len(failures) == 1:
             raise failures[0]

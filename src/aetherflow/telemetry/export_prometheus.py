@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT
@@ -12,6 +12,8 @@ from prometheus_client import start_http_server
 from aetherflow.errors import ConfigurationError
 
 __all__ = ["PrometheusReader"]
+
+_LARGEST_PORT: Final = 65535
 
 
 class PrometheusReader(PrometheusMetricReader):
@@ -44,6 +46,6 @@ class PrometheusReader(PrometheusMetricReader):
 
 def _port() -> int:
     said = os.environ.get(OTEL_EXPORTER_PROMETHEUS_PORT, "").strip() or "9464"
-    if not said.isascii() or not said.isdigit() or int(said) > 65535:  # noqa: PLR2004  # the largest port
-        raise ConfigurationError(f"{OTEL_EXPORTER_PROMETHEUS_PORT} is {said!r}; allowed: a port, 0 to 65535")
+    if not said.isascii() or not said.isdigit() or int(said) > _LARGEST_PORT:
+        raise ConfigurationError(f"{OTEL_EXPORTER_PROMETHEUS_PORT} is {said!r}; allowed: a port, 0 to {_LARGEST_PORT}")
     return int(said)

@@ -1,9 +1,9 @@
 """The lean span: an API span whose constant part is made once and whose rest is filled in as it happens.
 
 Nearly all spans of nodes are the same but for ids, times and thread. A :class:`LeanSpan` holds just those and a
-reference to what it shares with others (``lean_parts``). What is rarely asked of a span (events, a status, another name,
-links added late) is left to a span of the SDK that takes its place from then on, so that limits, cleaning and warnings
-are the SDK's own. To whoever reads it, it is a ``ReadableSpan`` of the SDK.
+reference to what it shares with others (``lean_parts``). What is rarely asked of a span (events, a status, another
+name, links added late) is left to a span of the SDK that takes its place from then on, so that limits, cleaning and
+warnings are the SDK's own. To whoever reads it, it is a ``ReadableSpan`` of the SDK.
 """
 
 from __future__ import annotations

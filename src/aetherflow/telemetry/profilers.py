@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from aetherflow.errors import AetherFlowError
 from aetherflow.telemetry import active
 from aetherflow.telemetry.forks import renew_in_children
+from aetherflow.telemetry.frames import current_frames
 from aetherflow.telemetry.profile_event import FunctionTimes, Profile, function_name, function_of
 from aetherflow.telemetry.profile_files import pstats_of, speedscope_of
 from aetherflow.telemetry.sampling import Sampler, Samples, callers_here, is_machinery, sampler
@@ -69,7 +70,7 @@ class CProfiler:
         try:
             if not SEES_OTHER_THREADS and sys.getprofile() is not None:  # it would be silently replaced
                 raise UnavailableError("another profiler is on in this thread")
-            self._threads = len(sys._current_frames())
+            self._threads = len(current_frames())
             self._profile.enable()
         except BaseException as error:
             self._release()
@@ -84,7 +85,7 @@ class CProfiler:
                 self._profile.disable()
             finally:
                 self._release()
-            self._threads = max(self._threads, len(sys._current_frames()))
+            self._threads = max(self._threads, len(current_frames()))
 
     def _release(self) -> None:
         lock, self._lock = self._lock, None

@@ -19,6 +19,7 @@ from types import CodeType, FrameType
 from typing import Final
 
 from aetherflow.telemetry.forks import renew_in_children
+from aetherflow.telemetry.frames import current_frames
 from aetherflow.telemetry.profile_event import Function, FunctionTimes, Profile, function_name, function_of
 
 __all__ = ["INTERVAL", "Sampler", "Samples", "Stack", "callers_here", "is_machinery", "sampler"]
@@ -213,7 +214,7 @@ class Sampler:
             self.ticks += 1
             watches = self._watches
             if watches:
-                frames = sys._current_frames()
+                frames = current_frames()
                 now = self._clock()
                 for watch in watches:
                     watch.look(frames, now)

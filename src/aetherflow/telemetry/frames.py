@@ -29,8 +29,8 @@ def current_frames() -> dict[int, FrameType]:
     """Return the topmost frame of each thread, by the thread's identifier.
 
     CPython holds the lock of its list of threads meanwhile. Before 3.12 a garbage collection may begin there, and what
-    it runs may need the same lock, or wait for a thread that does: the whole process then stops for good. So
-    collections are held off for that moment.
+    it runs may need the same lock, or wait for a thread that does: the whole process then stops for good
+    (CPython gh-106883, mended in 3.11.9). So collections are held off for that moment.
     """
     if not _COLLECTS_INSIDE:
         return sys._current_frames()

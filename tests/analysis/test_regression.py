@@ -260,6 +260,81 @@ def test_rates_only_warn_until_they_are_configured(tmp_path: Path, paired: bool,
     assert rate(same, "cache_hit_ratio").baseline == pytest.approx(0.9)
 
 
+def cache_of_some(folder: Path, jobs: int, having: int, hits: int, misses: int) -> list[Job]:
+    """Jobs of which only the first have the cache."""
+    sure = {"failures": 5, "calls": 1000}
+    bare = counted(**sure, hits=0, misses=0)
+    bare["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].pop()
+    full = counted(**sure, hits=hits, misses=misses)
+    return read_jobs([save(folder / f"{n}", full if n < having else bare) for n in range(jobs)])
+
+
+def test_a_rate_that_few_jobs_have_only_warns(tmp_path: Path) -> None:
+    """What counts is the jobs that were compared: a cache in one of five and one of three is no reason to fail."""
+    rules = Rules(rates=RateLimits(cache_hit_ratio=0.05))
+
+    def compare(before: int, after: int) -> RateResult:
+        was = cache_of_some(tmp_path / f"was{before}", 5, before, 900, 100)
+        now = cache_of_some(tmp_path / f"is{after}", 3, after, 300, 700)
+        return rate(compare_jobs(was, now, rules), "cache_hit_ratio")
+
+    assert compare(5, 3).fails
+    few = compare(1, 1)
+    assert (few.verdict, few.fails) == ("regression", False)
+    assert "1 and 1 jobs" in few.reason
+
+
+def test_a_node_that_few_jobs_have_only_warns(tmp_path: Path) -> None:
+    """Jobs without a factor of their own are not compared, and do not count as if they were."""
+
+    def jobs(side: str, count: int, whole: int, factor: float) -> list[Job]:
+        files = []
+        for number in range(count):
+            nodes = [("it", factor), *((f"n{n}", 1.0) for n in range(3 if number < whole else 0))]
+            points = [of_node(exponential([each * 1e-3] * 300), name) for name, each in nodes]
+            files.append(save(tmp_path / f"{side}{whole}" / f"{number}", message(node_durations(*points))))
+        return read_jobs(files)
+
+    few = compare_jobs(jobs("was", 5, 1, 1.0), jobs("is", 3, 1, 9.0), Rules())
+    assert node(few, "it").verdict == "regression"
+    assert "1 and 1 jobs" in node(few, "it").reason
+    assert compare_jobs(jobs("was", 5, 5, 1.0), jobs("is", 3, 3, 9.0), Rules()).failed
+
+
+def test_the_suite_counts_the_jobs_that_have_a_factor(run: Any) -> None:
+    """Jobs of one node say nothing of the suite, and do not turn its warning into a failure."""
+    slow = dict.fromkeys(range(6), 3.0)
+    was = run("was", 2, machine=0.01) + run("bare", 3, nodes=1)
+    now = run("is", 2, machine=0.01, slow=slow) + run("bare-too", 1, nodes=1)
+    found = compare_jobs(was, now, Rules()).suite
+    assert (found.verdict, found.fails) == ("regression", False)
+    assert "2 and 2 jobs" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "gone"),
+    [
+        (NodeRule(flow="flow", node="n", ignore=True), "error_rate"),
+        (NodeRule(flow="f", metric="*.run.duration", ignore=True), "throughput"),
+        (NodeRule(node="c", ignore=True), "cache_hit_ratio"),
+    ],
+)
+def test_what_is_ignored_has_no_rates(tmp_path: Path, rule: NodeRule, gone: str) -> None:
+    """A rule that leaves out a node, a flow's runs or a cache leaves out their rate."""
+
+    def jobs(side: str, **what: Any) -> list[Job]:
+        return read_jobs([save(tmp_path / side / f"{n}", counted(**what)) for n in range(5)])
+
+    before = jobs("was", failures=5, hits=900, misses=100)
+    after = jobs("is", failures=80, hits=600, misses=400, seconds=90.0)
+    limits = RateLimits(error_rate=0.01, cache_hit_ratio=0.05, throughput=0.1)
+    all_three = {"error_rate", "throughput", "cache_hit_ratio"}
+    for given, wanted in ((Rules(rates=limits), all_three), (Rules(rates=limits, node=(rule,)), all_three - {gone})):
+        comparison = compare_jobs(before, after, given)
+        assert {each.key.rate for each in comparison.rates} == wanted
+        assert all(each.fails for each in comparison.rates)
+
+
 CONFIG = """
 limit = 0.15
 alpha = 0.01

@@ -115,15 +115,15 @@ def test_what_is_detectable_is_found_four_times_in_five() -> None:
     """A shift of the size that is told as detectable is found in about 80 % of the cases."""
     rng = random.Random(3)
     error, found = 0.03, 0
-    size = Shift(0.0, error, 1e6).detectable(0.05, 0.05)
+    size = Shift(0.0, error, 1e6, (5, 5)).detectable(0.05, 0.05)
     for _ in range(2000):
-        found += Shift(rng.gauss(size, error), error, 1e6).p_above(0.05) < 0.05
+        found += Shift(rng.gauss(size, error), error, 1e6, (5, 5)).p_above(0.05) < 0.05
     assert found / 2000 == pytest.approx(0.8, abs=0.03)
 
 
 def test_a_bound_is_exceeded_one_time_in_twenty() -> None:
     """The true shift is above the bound as often as the confidence leaves."""
     rng = random.Random(4)
-    beyond = sum(Shift(rng.gauss(0, 0.1), 0.1, 1e6).bound(0.95) < 0 for _ in range(2000))
+    beyond = sum(Shift(rng.gauss(0, 0.1), 0.1, 1e6, (5, 5)).bound(0.95) < 0 for _ in range(2000))
     assert beyond / 2000 == pytest.approx(0.05, abs=0.02)
-    assert math.isclose(Shift(0.0, 0.1, 5).p_below(0.0), 0.5)
+    assert math.isclose(Shift(0.0, 0.1, 5, (3, 3)).p_below(0.0), 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -69,7 +69,12 @@ class _Observed:
 
 
 def compare_rates(
-    baseline: Sequence[Job], candidate: Sequence[Job], rules: Rules, lacking: str, *, paired: bool
+    baseline: Sequence[Job],
+    candidate: Sequence[Job],
+    rules: Rules,
+    lacking: Callable[[int, int], str],
+    *,
+    paired: bool,
 ) -> tuple[RateResult, ...]:
     """Compare all rates that both sides have.
 
@@ -77,35 +82,37 @@ def compare_rates(
         baseline: The jobs of one side.
         candidate: Those of the other.
         rules: What is tolerated.
-        lacking: Why nothing may fail; empty where it may.
+        lacking: Says, of how many jobs of each side were compared, why that may not fail; empty where it may.
         paired: Whether jobs of the same place in both are pairs.
 
     Returns:
         What became of each rate, the regressions first.
     """
-    sides = [_observed(job) for job in baseline], [_observed(job) for job in candidate]
+    sides = [_observed(job, rules) for job in baseline], [_observed(job, rules) for job in candidate]
     results: list[RateResult] = []
     for rate in _WARNING_LIMITS:
         panels = [_panel(side, rate) for side in sides]
         shifts = _shifts(panels[0], panels[1], paired=paired).series
         # Errors are worse when there are more of them, hits and throughput when there is less.
         tails = [shift.p_above(0) if rate == "error_rate" else shift.p_below(0) for shift in shifts.values()]
-        for key, p in zip(shifts, adjust_holm(tails), strict=True):
+        for (key, shift), p in zip(shifts.items(), adjust_holm(tails), strict=True):
             was, now = (_overall(side, key) for side in sides)
             if was or now:
-                results.append(_result(key, was, now, p, rules, lacking))
+                results.append(_result(key, was, now, p, rules, lacking(*shift.jobs)))
     return tuple(sorted(results, key=lambda result: (result.verdict != "regression", result.key)))
 
 
 _Observations: TypeAlias = Mapping[RateKey, _Observed]
 
 
-def _observed(job: Job) -> dict[RateKey, _Observed]:
-    """Find the rates of a job."""
+def _observed(job: Job, rules: Rules) -> dict[RateKey, _Observed]:
+    """Find the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
     found: dict[RateKey, _Observed] = {}
     failures = failures_of(job)
     durations = durations_of(job)
     for key in durations.keys() | failures.keys():
+        if rules.for_node(key.flow, key.node, key.metric).ignore:
+            continue
         failed = failures.get(key, 0)
         total = failed + (durations[key].count if key in durations else 0)
         if key.metric == names.NODE_DURATION.name:
@@ -117,7 +124,9 @@ def _observed(job: Job) -> dict[RateKey, _Observed]:
         if series.metric == names.CACHE_REQUESTS.name:
             caches[series.get(names.CACHE_NAME) or ""][series.get(names.CACHE_RESULT) or ""] += round(value)
     for cache, results in caches.items():
-        found[RateKey("cache_hit_ratio", "", cache)] = _Observed(results.total() - results["miss"], results.total())
+        if not rules.for_node("", cache, names.CACHE_REQUESTS.name).ignore:
+            hits = results.total() - results["miss"]
+            found[RateKey("cache_hit_ratio", "", cache)] = _Observed(hits, results.total())
     return found
 
 

@@ -138,7 +138,7 @@ def compare_jobs(baseline: Sequence[Job], candidate: Sequence[Job], rules: Rules
     before, after = ({node.key: node.samples[side] for node in tested} for side in (0, 1))
     shifts = independent_shifts(before, after, _factor_keys(tested))
     gate = _Gate(rules, shifts, (FEWEST_BASELINES, FEWEST_CANDIDATES), paired=False)
-    rates = compare_rates(baseline, candidate, rules, gate.lacking(len(baseline), len(candidate)), paired=False)
+    rates = compare_rates(baseline, candidate, rules, gate.lacking, paired=False)
     return Comparison(gate.suite(len(baseline), len(candidate)), gate.nodes(nodes), rates, paired=False)
 
 
@@ -157,7 +157,7 @@ def compare_pairs(pairs: Sequence[tuple[Job, Job]], rules: Rules) -> Comparison:
     ]
     shifts = paired_shifts(both, _factor_keys(node for node in nodes if not node.obstacle and node.pairs))
     gate = _Gate(rules, shifts, (FEWEST_PAIRS, FEWEST_PAIRS), paired=True)
-    rates = compare_rates(baseline, candidate, rules, gate.lacking(len(pairs), len(pairs)), paired=True)
+    rates = compare_rates(baseline, candidate, rules, gate.lacking, paired=True)
     return Comparison(gate.suite(len(pairs), len(pairs)), gate.nodes(nodes), rates, paired=True)
 
 
@@ -177,7 +177,7 @@ class _Gate:
         self._paired = paired
 
     def lacking(self, baseline: int, candidate: int) -> str:
-        """Say which jobs are missing for a failure; nothing where none are."""
+        """Say which jobs are missing for a failure, of those that were compared; nothing where none are."""
         if baseline >= self._fewest[0] and candidate >= self._fewest[1]:
             return ""
         if self._paired:
@@ -197,7 +197,7 @@ class _Gate:
         alpha = self._rules.alpha * _SUITE_SHARE
         finding = _finding(shift, shift.p_above(margin), rule.limit, margin, alpha)
         verdict = _verdict(shift, finding, shift.p_below(-margin), rule.limit, alpha)
-        reason = self._reason(verdict, finding, self.lacking(baseline, candidate), fail=rule.fail)
+        reason = self._reason(verdict, finding, self.lacking(*shift.jobs), fail=rule.fail)
         fails = verdict == "regression" and not reason
         return SuiteResult(verdict, rule.limit, baseline, candidate, finding, fails, reason)
 
@@ -212,16 +212,15 @@ class _Gate:
         for (node, shift), margin, p_slower, p_faster in zip(moved, margins, slower, faster, strict=True):
             finding = _finding(shift, p_slower, node.limit, margin, alpha / len(moved))
             verdict = _verdict(shift, finding, p_faster, node.limit, alpha)
-            results.append(self._result(node, verdict, finding))
+            results.append(self._result(node, verdict, finding, self.lacking(*shift.jobs)))
         order = get_args(Verdict)
         results.sort(
             key=lambda each: (order.index(each.verdict), -(each.finding.change if each.finding else 0), each.key)
         )
         return tuple(results)
 
-    def _result(self, node: NodeEvidence, verdict: Verdict, finding: Finding) -> NodeResult:
-        jobs = (len(node.pairs),) * 2 if self._paired else tuple(map(len, node.samples))
-        reason = self._reason(verdict, finding, self.lacking(*jobs), fail=node.rule.fail)
+    def _result(self, node: NodeEvidence, verdict: Verdict, finding: Finding, lacking: str) -> NodeResult:
+        reason = self._reason(verdict, finding, lacking, fail=node.rule.fail)
         fails = verdict == "regression" and not reason
         return NodeResult(
             node.key, verdict, node.limit, node.baseline, node.candidate, finding, node.coarse, fails, reason

@@ -55,11 +55,13 @@ class Shift:
         estimate: From the baseline to the candidate.
         error: Standard error of the estimate.
         df: Degrees of freedom that the error rests on.
+        jobs: The jobs that it rests on: those of the baseline, and of the candidate.
     """
 
     estimate: float
     error: float
     df: float
+    jobs: tuple[int, int]
 
     def p_above(self, shift: float) -> float:
         """Give the p-value of the hypothesis that it moved up by no more than a shift."""
@@ -177,16 +179,19 @@ class _Spread:
     df: int
     per_job: float
     sampling: float
+    jobs: tuple[int, int]
 
 
 def _spread_of_two(before: Sequence[float], after: Sequence[float], sampling: float = 0.0) -> _Spread:
     estimate = statistics.fmean(after) - statistics.fmean(before)
     squares = _squares(before) + _squares(after)
-    return _Spread(estimate, squares, len(before) + len(after) - 2, 1 / len(before) + 1 / len(after), sampling)
+    jobs = len(before), len(after)
+    return _Spread(estimate, squares, sum(jobs) - 2, 1 / jobs[0] + 1 / jobs[1], sampling, jobs)
 
 
 def _spread_of_one(values: Sequence[float], sampling: float = 0.0) -> _Spread:
-    return _Spread(statistics.fmean(values), _squares(values), len(values) - 1, 1 / len(values), sampling)
+    jobs = len(values)
+    return _Spread(statistics.fmean(values), _squares(values), jobs - 1, 1 / jobs, sampling, (jobs, jobs))
 
 
 def _shifts(spreads: Mapping[_KeyT, _Spread], suite: _Spread | None) -> Shifts[_KeyT]:
@@ -198,7 +203,7 @@ def _shifts(spreads: Mapping[_KeyT, _Spread], suite: _Spread | None) -> Shifts[_
         prior = max(_FLOOR, typical + _SAMPLING_WEIGHT * spread.sampling)
         df = spread.df + _PRIOR_WEIGHT
         variance = (spread.squares + _PRIOR_WEIGHT * prior) / df
-        shifts[key] = Shift(spread.estimate, math.sqrt(variance * spread.per_job), df)
+        shifts[key] = Shift(spread.estimate, math.sqrt(variance * spread.per_job), df, spread.jobs)
     return Shifts(shifts, _suite(suite))
 
 
@@ -207,7 +212,7 @@ def _suite(spread: _Spread | None) -> Shift | None:
     if spread is None or not spread.df:
         return None
     variance = max(_FLOOR, spread.squares / spread.df)
-    return Shift(spread.estimate, math.sqrt(variance * spread.per_job), spread.df)
+    return Shift(spread.estimate, math.sqrt(variance * spread.per_job), spread.df, spread.jobs)
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -32,6 +32,7 @@ MACHINE = Machine("linux", "cpython-3.11", "abacus-2")
 
 counts = st.builds(Counts, st.integers(-50, 50), st.lists(st.integers(0, 9), min_size=1, max_size=5).map(tuple))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
+counters = st.floats(0, allow_infinity=False)
 exponentials = st.builds(
     ExponentialBuckets, st.integers(-2, 10), st.integers(0, 9), st.floats(0, 1), counts, counts
 ).map(lambda buckets: Histogram(sum(buckets.held()), 1.5, buckets, None, 3.0))
@@ -50,7 +51,7 @@ def series(metric: str, key: tuple[tuple[str, object], ...]) -> Series:
     return Series(metric, "s", key)
 
 
-@given(attributes, st.lists(st.tuples(attributes, exponentials | explicits), max_size=4), attributes, numbers)
+@given(attributes, st.lists(st.tuples(attributes, exponentials | explicits), max_size=4), attributes, counters)
 def test_a_job_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory,
     resource: tuple[tuple[str, object], ...],

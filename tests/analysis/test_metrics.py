@@ -177,6 +177,16 @@ def test_sums_and_levels_are_told_apart(file: Path) -> None:
     assert levels == {"size": Level(2.0, 3.0, 4.0), "heat": Level(1.5, 1.5, 1.5)}
 
 
+@pytest.mark.parametrize("point", [{"asInt": "-900"}, {"asDouble": -0.5}, {"asDouble": "Infinity"}])
+def test_a_counter_that_cannot_be_is_refused(file: Path, point: dict[str, Any]) -> None:
+    """What only grows is not below zero, and not without end; what goes up and down may be both."""
+    times = {"startTimeUnixNano": str(START), "timeUnixNano": str(START + 1)}
+    (kind,) = point
+    with pytest.raises(UnreadableTelemetryError, match=rf"line 1: .*{kind}.* 0 or more and finite"):
+        read_jobs([save(file, message(metric("calls", "sum", point | times, isMonotonic=True)))])
+    assert read_jobs([save(file, message(metric("size", "sum", point | times)))])
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(0, 50)), min_size=1, max_size=30),
     st.booleans(),

@@ -72,6 +72,20 @@ def test_what_is_not_there_is_exit_code_2(arguments: list[str], told: str, capsy
     assert error.count("\n") == 1
 
 
+def test_a_baseline_that_cannot_be_written_is_exit_code_2(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the new file cannot be made the old one stays, and what is in the way is told in one line."""
+    assert main(["baseline", "add", "kept", str(runs)]) == 0
+    (file,) = Path("kept").glob("*/*/*.jsonl")
+    before = file.read_bytes()
+    file.with_name(f"{file.name}.new").mkdir()
+    capsys.readouterr()
+    assert main(["baseline", "prune", "kept", "--keep", "1"]) == 2
+    error = capsys.readouterr().err
+    assert ".new: Is a directory" in error
+    assert error.count("\n") == 1
+    assert file.read_bytes() == before
+
+
 def test_an_action_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     """Without one, and with an argument that is none, the user is told in one line."""
     for arguments in ([], ["list", "kept", "--keep", "3"], ["prune", "kept", "--keep", "0"]):

@@ -113,6 +113,17 @@ def test_few_levels_are_told(loads: Path, capsys: pytest.CaptureFixture[str]) ->
     assert replicas_for(find_capacity(read_jobs(files)), 10, 0.1) is None
 
 
+def test_a_series_without_a_run_says_nothing(loads: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An exporter may write a histogram that holds nothing: the others count, and where there are none it is said."""
+    none = {"startTimeUnixNano": str(START), "timeUnixNano": str(START + 1), "count": "0", "scale": 5}
+    empty = metric(names.LOAD_LATENCY.name, "exponentialHistogram", attributed(none, **{names.FLOW_NAME: "shop"}))
+    save(loads / "none.jsonl", message(empty, **{names.LOAD_CONCURRENCY: "3"}))
+    assert main(["capacity", str(loads), "--format", "json"]) == 0
+    assert 3 not in [level["concurrency"] for level in json.loads(capsys.readouterr().out)["levels"]]
+    assert main(["capacity", str(loads / "none.jsonl")]) == 2
+    assert "none.jsonl in which a run was due" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

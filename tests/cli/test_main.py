@@ -145,3 +145,25 @@ def test_a_terminal_that_knows_ascii_only_is_no_obstacle(flows: Path) -> None:
     shown = run("demo", "--limit", "2", cwd=flows, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "run standard_library" in shown.stdout
+
+
+@pytest.mark.parametrize("command", ["regress", "ab", "baseline"])
+def test_a_defect_of_ours_is_no_verdict(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where 1 says that something became slower, an exception that nobody expected ends with its traceback and 2."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    arguments = {
+        "regress": ["--candidate", "is"],
+        "ab": ["--baseline", "true", "--candidate", "true"],
+        "baseline": ["list", "kept"],
+    }
+    for module, name in (("regress", "read_side"), ("ab", "run_trial"), ("baseline", "find_baselines")):
+        monkeypatch.setattr(f"aetherflow.cli.{module}.{name}", fail)
+    assert main([command, *arguments[command]]) == 2
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError: nobody thought of this" in error
+    assert f"aetherflow {command}: no verdict" in error

@@ -149,6 +149,9 @@ def prune_runs(file: BaselineFile, keep: int) -> int:
 
     Returns:
         How many were forgotten.
+
+    Raises:
+        UnreadableTelemetryError: The file cannot be read or written.
     """
     jobs = file.jobs()
     kept = jobs[max(0, len(jobs) - keep) :]
@@ -160,9 +163,12 @@ def prune_runs(file: BaselineFile, keep: int) -> int:
 def _rewrite(file: BaselineFile, jobs: Iterable[Job]) -> None:
     """Write a file anew beside the old one, and let it take its place at once: nobody reads half of it."""
     fresh = file.path.with_name(f"{file.path.name}.new")
-    with fresh.open("w", encoding="utf-8") as stream:
-        stream.writelines(job_line(job, {}) for job in jobs)
-    fresh.replace(file.path)
+    try:
+        with fresh.open("w", encoding="utf-8") as stream:
+            stream.writelines(job_line(job, {}) for job in jobs)
+        fresh.replace(file.path)
+    except OSError as error:
+        raise UnreadableTelemetryError(fresh, None, error.strerror or str(error)) from error
 
 
 def _name(job: Job) -> str:

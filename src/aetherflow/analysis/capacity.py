@@ -61,7 +61,8 @@ def find_capacity(jobs: Iterable[Job]) -> Capacity:
     """Find what a flow can take.
 
     Args:
-        jobs: The loads: those that say their concurrency, as `aetherflow load` does. Others are passed over.
+        jobs: The loads: those that say their concurrency, as `aetherflow load` does. Others are passed over, and
+            those in which nothing was called.
     """
     groups: defaultdict[tuple[float, int], list[Job]] = defaultdict(list)
     for job in jobs:
@@ -121,7 +122,9 @@ def _throughput(job: Job) -> float:
 
 
 def _latencies(job: Job) -> list[tuple[Series, Histogram]]:
-    return [(series, each) for series, each in job.histograms.items() if series.metric == names.LOAD_LATENCY.name]
+    """Give the latencies of a load; a series that nothing was recorded in has no quantiles, and says nothing."""
+    known = ((series, each) for series, each in job.histograms.items() if series.metric == names.LOAD_LATENCY.name)
+    return [(series, each) for series, each in known if each.count]
 
 
 def _number(value: object) -> float:

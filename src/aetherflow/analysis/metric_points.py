@@ -123,6 +123,10 @@ def _points(metric: Message, source: Source) -> Iterator[MetricPoint]:
                 if kind == "gauge":
                     continue  # an instrument that has nothing to tell
                 raise MalformedFieldError("asDouble", value, "a number")
+            if monotonic and isinstance(value, float) and not 0 <= value < math.inf:
+                raise MalformedFieldError(
+                    "asInt" if "asInt" in point else "asDouble", value, "0 or more and finite, as a counter is"
+                )
             series = Series(name, unit, _frozen(attributes(point)))
             start, time = whole(point, "startTimeUnixNano"), whole(point, "timeUnixNano")
             yield MetricPoint(series, source, start, time, value, temporality, monotonic)

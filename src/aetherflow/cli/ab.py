@@ -148,4 +148,5 @@ COMMAND: Final = Command(
         'aetherflow ab --baseline "python bench.py --old" --candidate "python bench.py --new" --keep runs/',
         "aetherflow ab --baseline HEAD~1 --candidate 'pytest -q bench --aetherflow-export=$AETHER_EXPORT_DIRECTORY'",
     ),
+    gate=True,
 )

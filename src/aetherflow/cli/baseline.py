@@ -102,4 +102,5 @@ COMMAND: Final = Command(
         "aetherflow baseline list baseline/",
         "aetherflow baseline prune baseline/ --keep 30",
     ),
+    gate=True,
 )

@@ -63,7 +63,8 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     capacity = find_capacity(read_side(arguments.paths, consoles))
     if not capacity.levels:
         raise UsageError(
-            f"there are no loads in {', '.join(map(str, arguments.paths))}; 'aetherflow load MODULE:FLOW' makes some"
+            f"there are no loads in {', '.join(map(str, arguments.paths))} in which a run was due; "
+            "'aetherflow load MODULE:FLOW' makes some"
         )
     replicas = replicas_for(capacity, arguments.rate, arguments.headroom) if arguments.rate else None
     if arguments.format == "json":

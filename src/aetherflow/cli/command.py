@@ -17,11 +17,11 @@ __all__ = ["Command", "Consoles", "ExitCode", "UsageError", "add_display_argumen
 
 
 class ExitCode(IntEnum):
-    """What the program tells the shell."""
+    """What the program tells the shell: ``FAILED`` is said of what was asked about, ``UNUSABLE`` of all else."""
 
     FINE = 0
     FAILED = 1
-    BAD_ARGUMENTS = 2
+    UNUSABLE = 2
     INTERRUPTED = 130
     NO_READER = 141
 
@@ -49,6 +49,7 @@ class Command:
         add_arguments: Declares its arguments.
         run: Does it, and gives the exit code; an `AetherFlowError` is told as a bad argument.
         examples: Command lines, shown by its ``--help``.
+        gate: Whether CI takes its exit code for a verdict, which a defect of our own must not look like.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Consoles], ExitCode]
     examples: tuple[str, ...] = ()
+    gate: bool = False
 
 
 _EXPORTERS: Final = get_args(Exporter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NoReturn
@@ -36,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser that tells what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.BAD_ARGUMENTS, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(ExitCode.UNUSABLE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except AetherFlowError as error:
         consoles.err.print(f"{parser.prog} {command.name}: {error}", markup=False, soft_wrap=True)
-        return ExitCode.BAD_ARGUMENTS
+        return ExitCode.UNUSABLE
     except KeyboardInterrupt:
         consoles.err.print("interrupted", style="yellow")
         return ExitCode.INTERRUPTED
@@ -73,6 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The interpreter flushes standard output once more on its way out: let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.NO_READER
+    except Exception:
+        if not command.gate:
+            raise
+        # Left to the interpreter it would end as 1, which says of the user's program that it became slower.
+        traceback.print_exc()
+        told = f"{parser.prog} {command.name}: no verdict, because of a defect of aetherflow itself: please report it"
+        consoles.err.print(told, markup=False, soft_wrap=True)
+        return ExitCode.UNUSABLE
     return code
 
 

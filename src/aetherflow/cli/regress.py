@@ -174,7 +174,8 @@ COMMAND: Final = Command(
     summary="tell whether nodes became slower, from exported metrics",
     description="Compare exported metrics of jobs before and after: tell which nodes became slower, beyond what the\n"
     "machine did to all of them, and what could have been found. A job is a CI run (cicd.pipeline.run.id), or a file.\n"
-    "Exit code 1: something became slower beyond its limit, and there were enough jobs to say so; 2: unusable input.",
+    "Exit code 1: something became slower beyond its limit, and there were enough jobs to say so; 2: no verdict, for\n"
+    "example on unusable input.",
     add_arguments=_add_arguments,
     run=_run,
     examples=(
@@ -182,4 +183,5 @@ COMMAND: Final = Command(
         "aetherflow regress --baseline main/*.jsonl --candidate pr/*.jsonl --config regress.toml",
         "aetherflow regress --baseline baseline/ --candidate now/ --format junit --output regress.xml",
     ),
+    gate=True,
 )

@@ -88,7 +88,7 @@ def installed(policy: ProfilePolicy | None) -> Iterator[None]:
     try:
         yield
     finally:
-        profiling.uninstall()
+        active.set_profiling(None)
 
 
 class Discard(SpanExporter):

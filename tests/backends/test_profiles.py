@@ -7,8 +7,8 @@ import pstats
 from tests.backends.samples import awaited_primes, counted_primes, plain_primes
 
 from aetherflow import ProfilePolicy, node
+from aetherflow.telemetry import active, profiling
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import profiling
 from aetherflow.telemetry.capture import CapturedTelemetry
 
 BUILTINS = {f"<built-in method builtins.{name}>" for name in ("all", "sum")}
@@ -55,7 +55,7 @@ def test_what_is_due_is_decided_where_it_is_sent_from(remote, tmp_path):
     with CapturedTelemetry() as telemetry:
         profiling.install(policy)
         mapped(plain_primes, remote).run()
-        profiling.uninstall()
+        active.set_profiling(None)
         mapped(plain_primes, remote).run()
     found = events(telemetry, "plain_primes")
     assert len(found) == 2

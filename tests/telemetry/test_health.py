@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass, field
@@ -16,6 +17,8 @@ from aetherflow import ConfigurationError, PerformanceMonitor, node
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.health import HealthMonitor, Limits, Queue, Status
+from aetherflow.telemetry.health_limits import LimitsByName
+from aetherflow.telemetry.health_measures import of_spans
 from aetherflow.testing import FakeClock
 
 _numbers = count()
@@ -277,6 +280,33 @@ def test_loss_of_telemetry_is_at_most_degraded(clock: FakeClock) -> None:
 
 
 # --- reports -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", range(100, 1100, 100))
+def test_a_loss_just_at_its_threshold_is_none(total: int) -> None:
+    """One in a hundred, at any number of spans: a threshold may be reached."""
+    limits = LimitsByName(60.0, {}, {})
+    (found,) = of_spans({"exported": total - total // 100, "dropped": total // 100}, limits, 10)
+    assert found.status == "ok"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_knows_nothing_of_its_parents_health(clock: FakeClock) -> None:
+    """Its status is its own from the first evaluation on."""
+    monitor = monitor_on(clock)
+    monitor.add_check("mine", lambda: False, timeout=60)
+    assert monitor.check().status == "unhealthy"
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, repr((monitor._last, {held.status for held in monitor._held.values()})).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 1000) == b"(None, {'unknown'})"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_report_is_the_guides_and_frozen(clock: FakeClock) -> None:

@@ -234,3 +234,54 @@ def test_what_has_no_providers_is_no_context() -> None:
     """One error says so."""
     with pytest.raises(ConfigurationError, match=r"^context=3 is not allowed; allowed: a dependency"):
         HealthMonitor().add_resources(3)
+
+
+def test_a_glance_waits_for_nobody() -> None:
+    """A check that is under way counts as it did the last time: the collection of metrics is not held up by it."""
+    entered, leave = threading.Event(), threading.Event()
+    answers = iter([lambda: False, leave.wait])
+
+    def check() -> object:
+        answer = next(answers)
+        entered.set()
+        return answer()
+
+    monitor = HealthMonitor(interval=0)
+    monitor.add_check("mine", check, timeout=60)
+    assert monitor.check().checks["mine"].status == "error"
+    entered.clear()
+    report = monitor.glance()
+    assert report is not None
+    assert report.checks["mine"].status == "error"
+    assert entered.wait(30)
+    leave.set()
+
+
+def test_a_glance_at_first_knows_nothing_of_a_check_that_is_under_way() -> None:
+    """Unknown, which counts for neither side."""
+    leave = threading.Event()
+    monitor = HealthMonitor()
+    monitor.add_check("mine", leave.wait, timeout=60)
+    report = monitor.glance()
+    leave.set()
+    assert report is not None
+    assert report.checks["mine"].status == "unknown"
+
+
+def test_a_glance_while_another_thread_evaluates_gives_what_is_known() -> None:
+    """Nothing before the first evaluation has ended, then the last report."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def check() -> bool:
+        entered.set()
+        return leave.wait(30)
+
+    monitor = HealthMonitor(interval=0)
+    monitor.add_check("mine", check, timeout=60)
+    thread = threading.Thread(target=monitor.check)
+    thread.start()
+    assert entered.wait(30)
+    assert monitor.glance() is None
+    leave.set()
+    thread.join()
+    assert monitor.glance() is not None

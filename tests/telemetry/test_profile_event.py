@@ -5,18 +5,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.profile_sizes import MAX_EVENT, size_of, value_size
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.profile_event import (
     MAX_ATTRIBUTE,
-    MAX_EVENT,
     MAX_FUNCTIONS,
     FunctionTimes,
     Profile,
     profile_attributes,
-    size_of,
     skipped_attributes,
-    value_size,
 )
 
 TEXT = st.text(st.characters(codec=None), max_size=600) | st.text("ä𝄞\ud800x", min_size=200, max_size=3_000)

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from tests.support.profile_sizes import MAX_EVENT, size_of, value_size
 
 from aetherflow import ProfilePolicy, RetryPolicy, node
 from aetherflow.telemetry import active, observer, profiling, sampling
@@ -22,7 +23,7 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.accumulators import Registry
 from aetherflow.telemetry.capture import CapturedTelemetry
 from aetherflow.telemetry.conventions import NODE_DURATION
-from aetherflow.telemetry.profile_event import MAX_ATTRIBUTE, MAX_EVENT, size_of, value_size
+from aetherflow.telemetry.profile_event import MAX_ATTRIBUTE
 from aetherflow.telemetry.profile_rules import Rule, Rules
 from aetherflow.telemetry.sampling import Sampler
 from aetherflow.testing import FakeClock
@@ -547,7 +548,7 @@ def test_a_policy_takes_effect_on_flows_that_have_run(captured, plain):
     plain.run()
     profiling.install(ProfilePolicy(nodes="fet*", profiler="sampling"))
     plain.run()
-    profiling.uninstall()
+    active.set_profiling(None)
     plain.run()
     assert [len(found) for found in profiles(captured, "fetch")] == [0, 1, 0]
     assert [len(found) for found in profiles(captured, "store")] == [0, 0, 0]
@@ -670,3 +671,18 @@ def test_installing_nothing_installs_what_the_environment_says(monkeypatch):
     monkeypatch.delenv("AETHER_PROFILE")
     profiling.install()
     assert not isinstance(observer.current_observer(), profiling.ProfilingObserver)
+
+
+def test_a_sampler_that_can_have_no_thread_does_not_fail_the_node(captured, monkeypatch):
+    """Also where the node runs on a thread of its own, for its time limit."""
+
+    @node(profile=SAMPLING, timeout=30)
+    def limited():
+        return 2
+
+    def refuse(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(sampling.Sampler, "watch", refuse)
+    assert limited.run() == 2
+    assert names.PROFILE_SKIPPED in profile(captured, "limited")

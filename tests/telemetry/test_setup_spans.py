@@ -158,3 +158,14 @@ def test_a_full_queue_blocks_where_that_is_asked_for(monkeypatch: pytest.MonkeyP
             assert telemetry.force_flush(30)
             assert telemetry.ledger() == SpanLedger(started=9000, exported=9000)
         assert len(receiver.spans) == 9000
+
+
+def test_a_flush_that_was_given_up_does_not_keep_the_end_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a collector that never answers: the shutdown settles everything, however long the flush would go on."""
+    with silent_server() as port:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        telemetry = configure(exporter="otlp", set_global=False)
+        flow.run(1)
+        assert not telemetry.force_flush(0.2)
+        assert not telemetry.shutdown(1)
+        assert telemetry.ledger().pending == 0

@@ -89,6 +89,10 @@ LOAD_CONCURRENCY: Final = "aetherflow.load.concurrency"
 LOAD_RATE: Final = "aetherflow.load.rate"
 """Runs a second that it started, whether or not those before had ended; absent where each thread waited for its own."""
 
+# --- fields of log events --------------------------------------------------------------------------------
+LOG_FIELDS: Final = {"flow": FLOW_NAME, "node": NODE_NAME}
+"""What a log event made inside a node tells besides the ids, and the span attribute that it is taken from."""
+
 # --- attributes of metrics only ----------------------------------------------------------------------------
 OPERATION_NAME: Final = "aetherflow.operation.name"
 MONITOR_NAME: Final = "aetherflow.monitor.name"

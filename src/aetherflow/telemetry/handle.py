@@ -39,7 +39,7 @@ _Provider = TypeVar("_Provider", bound=trace.TracerProvider | metrics.MeterProvi
 
 @final
 class Route(Generic[_Provider]):
-    """The way that one signal takes, with a thread of its own to flush and close it.
+    """The way that one signal takes, with threads of its own to flush and to close it.
 
     Args:
         provider: Where the signal enters; None where it is turned off: whatever is set globally, now or later.
@@ -51,10 +51,11 @@ class Route(Generic[_Provider]):
 
     __slots__ = (
         "__weakref__",
+        "_closer",
         "_destinations",
         "_file",
         "_flush",
-        "_helper",
+        "_flusher",
         "_is_declared",
         "_shutdown",
         "_ways",
@@ -80,7 +81,10 @@ class Route(Generic[_Provider]):
         # The API knows neither: an application may have set a provider that cannot be flushed.
         self._flush: Callable[[], object] | None = getattr(provider, "force_flush", None)
         self._shutdown: Callable[[], object] | None = getattr(provider, "shutdown", None) if self.is_ours else None
-        self._helper = HelperThread(f"aetherflow-close-{type(provider).__name__}") if self._flush else None
+        name = type(provider).__name__
+        self._flusher = HelperThread(f"aetherflow-flush-{name}") if self._flush else None
+        # A thread of its own: a flush that nobody waits for any longer must not keep the end waiting.
+        self._closer = HelperThread(f"aetherflow-close-{name}") if self._flush else None
 
     @property
     def exporter(self) -> str:
@@ -100,7 +104,7 @@ class Route(Generic[_Provider]):
 
     def flush(self) -> list[Future[object]]:
         """Begin to export what was recorded so far."""
-        return [self._helper.submit(self._flush)] if self._helper and self._flush else []
+        return [self._flusher.submit(self._flush)] if self._flusher and self._flush else []
 
     def close(self, timeout: float) -> list[Future[object]]:
         """Begin to export what is left and to stop; the thread ends, the application's own provider does not.
@@ -108,10 +112,11 @@ class Route(Generic[_Provider]):
         Args:
             timeout: Seconds after which spans are given up.
         """
-        if self._helper is None:
+        if self._flusher is None or self._closer is None:
             return []
-        closing = [self._helper.submit(partial(self._close, timeout))] if self._shutdown else []
-        self._helper.stop()
+        self._flusher.stop()
+        closing = [self._closer.submit(partial(self._close, timeout))] if self._shutdown else []
+        self._closer.stop()
         return closing
 
     def _close(self, timeout: float) -> bool:

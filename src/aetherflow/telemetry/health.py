@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Unpack, get_args
 
 from aetherflow.errors import ConfigurationError
@@ -97,14 +97,19 @@ class HealthMonitor:
         self._clock = clock
         self._wall_clock = wall_clock
         self._facts = Metered() if facts is None else facts
-        now = clock()
-        self._progress = Progress(self._facts.queues(), now)
-        self._spans = CounterWindow(window, self._facts.spans(), now)
+        self._patience = worsen_after, improve_after
         self._probes: dict[str, Probe] = {}
-        self._held = {view: Hysteresis(worsen_after, improve_after) for view in get_args(ViewName)}
+        self._begin(tuple(self._facts.queues()), self._facts.spans())
+        renew_in_children(self)
+
+    def _begin(self, queues: Sequence[Queue], spans: Mapping[str, int]) -> None:
+        """Begin to look, with what there is already as the base."""
+        now = self._clock()
+        self._progress = Progress(queues, now)
+        self._spans = CounterWindow(self._window.length, spans, now)
+        self._held = {view: Hysteresis(*self._patience) for view in get_args(ViewName)}
         self._last: tuple[float, HealthReport] | None = None
         self._lock = threading.RLock()
-        renew_in_children(self)
 
     def check(self) -> HealthReport:
         """Evaluate every check, now.
@@ -114,8 +119,11 @@ class HealthMonitor:
         Returns:
             What was found, as the view ``health`` sees it.
         """
+        return self._check(wait=True)
+
+    def _check(self, *, wait: bool) -> HealthReport:
         with self._lock:
-            found = {result.name: result for result in self._results()}
+            found = {result.name: result for result in self._results(wait=wait)}
             statuses: dict[ViewName, Status] = {
                 view: held.observe(worst(check.status for check in found.values() if view in check.views))
                 for view, held in self._held.items()
@@ -134,9 +142,27 @@ class HealthMonitor:
             max_age = self._interval
         _expect("max_age", max_age, _is_number(max_age, float) and max_age >= 0, "seconds, 0 or more, or None")
         with self._lock:
-            if self._last is not None and self._clock() - self._last[0] < max_age:
-                return self._last[1]
-            return self.check()
+            return self._fresh(max_age) or self.check()
+
+    def glance(self) -> HealthReport | None:
+        """Return what is known without waiting for anyone: for metrics, whose collection must not be held up.
+
+        A registered check that is under way counts as it did the last time.
+
+        Returns:
+            The report, as fresh as that of `latest` unless another thread is evaluating; None where there is none yet.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                return self._fresh(self._interval) or self._check(wait=False)
+            finally:
+                self._lock.release()
+        last = self._last
+        return None if last is None else last[1]
+
+    def _fresh(self, max_age: float) -> HealthReport | None:
+        last = self._last
+        return last[1] if last is not None and self._clock() - last[0] < max_age else None
 
     def add_check(
         self,
@@ -194,17 +220,17 @@ class HealthMonitor:
             self.add_check(f"resource {name}", check, timeout=timeout, severity=severity, views=views)
 
     def after_fork(self) -> None:
-        """Let go of what the parent process holds: a lock, and checks under way."""
-        self._lock = threading.RLock()
+        """Begin anew: what is known is the parent's, and so are its lock and the checks under way."""
+        self._begin((), {})  # not asked for: what counts may not have begun anew yet
         for probe in self._probes.values():
             probe.forget()
 
-    def _results(self) -> Iterator[CheckResult]:
+    def _results(self, *, wait: bool) -> Iterator[CheckResult]:
         now = self._clock()
         yield from of_durations(self._window.totals(), self._limits, self._min_samples)
         yield from self._progress.of(self._facts.queues(), self._limits, now)
         yield from of_spans(self._spans.advance(self._facts.spans(), now), self._limits, self._min_samples)
-        yield from evaluate(tuple(self._probes.values()))
+        yield from evaluate(tuple(self._probes.values()), wait_for_them=wait)
 
 
 _STATES: Final[tuple[Status, ...]] = ("healthy", "degraded", "unhealthy")
@@ -216,9 +242,9 @@ class _Current:
 
     def readings(self) -> Iterator[gauges.Reading]:
         """Yield 1 for the status and 0 for the others; nothing where no monitor was set."""
-        if self.monitor is not None:
-            status = self.monitor.latest().status
-            yield from ((int(status == state), {names.HEALTH_STATE: state}) for state in _STATES)
+        report = None if self.monitor is None else self.monitor.glance()
+        if report is not None:
+            yield from ((int(report.status == state), {names.HEALTH_STATE: state}) for state in _STATES)
 
 
 _current: Final = _Current()

@@ -139,7 +139,7 @@ def of_spans(lately: Mapping[str, int], limits: LimitsByName, min_samples: int) 
     threshold, total = limits.of("telemetry", "spans")["telemetry_loss"], sum(lately.values())
     if threshold is None or not total:
         return
-    share = 1 - lately.get("exported", 0) / total
+    share = (total - lately.get("exported", 0)) / total  # exact where the threshold is reached
     found = _Measured("loss", share, threshold, "1", "warning", _HEALTH)
     status = found.status() if total >= min_samples else "unknown"
     yield CheckResult("telemetry", found.measurement, status, share, threshold, found.unit, found.views)

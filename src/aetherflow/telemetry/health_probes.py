@@ -57,6 +57,7 @@ class Probe:
     _helper: HelperThread | None = None
     _call: Future[object] | None = None
     _begun: float = 0.0
+    _last: CheckResult | None = None
 
     def __post_init__(self) -> None:
         timeout, views, known = self.timeout, self.views, get_args(ViewName)
@@ -84,12 +85,22 @@ class Probe:
         self._begun = time.monotonic()
         self._call = self._helper.submit(functools.partial(contextvars.copy_context().run, _outcome, self.check))
 
-    def end(self) -> CheckResult:
-        """Wait for the call, no longer than its time limit allows, and return what it found."""
-        call = self._call
+    def end(self, *, wait_for_it: bool = True) -> CheckResult:
+        """Return what the call found, having waited for it no longer than its time limit allows.
+
+        Args:
+            wait_for_it: Whether to wait; else a call that is within its limit counts as the last one did.
+        """
+        call, left = self._call, self._begun + self.timeout - time.monotonic()
+        if call is not None and not call.done() and left > 0 and not wait_for_it:
+            return self._last or self._found("unknown", None, "it has not ended yet")
+        self._last = found = self._ended(call, left)
+        return found
+
+    def _ended(self, call: Future[object] | None, left: float) -> CheckResult:
         if call is None:
             return self._found("unknown", None, "it could not be called: this process can start no thread")
-        wait([call], max(self._begun + self.timeout - time.monotonic(), 0))
+        wait([call], max(left, 0))
         if call.cancelled():
             return self._found("unknown", None, "its thread is gone")
         if not call.done():
@@ -103,7 +114,7 @@ class Probe:
 
     def forget(self) -> None:
         """Let go of the call under way, which a forked child does not have."""
-        self._call = None
+        self._call = self._last = None
 
     def _found(self, status: CheckStatus, took: float | None, output: str = "") -> CheckResult:
         return CheckResult(self.name, "", status, took, self.timeout, "s", frozenset({*self.views, "health"}), output)
@@ -125,11 +136,16 @@ async def _awaited(told: Any) -> object:
     return await told
 
 
-def evaluate(probes: Sequence[Probe]) -> list[CheckResult]:
-    """Call checks side by side and return what they found, after the longest of their time limits at most."""
+def evaluate(probes: Sequence[Probe], *, wait_for_them: bool = True) -> list[CheckResult]:
+    """Call checks side by side and return what they found, after the longest of their time limits at most.
+
+    Args:
+        probes: The checks.
+        wait_for_them: Whether to wait; else one that is under way counts as it did the last time.
+    """
     for probe in probes:
         probe.begin()
-    return [probe.end() for probe in probes]
+    return [probe.end(wait_for_it=wait_for_them) for probe in probes]
 
 
 def pings(context: Any) -> dict[str, Check]:

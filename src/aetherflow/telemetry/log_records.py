@@ -30,7 +30,6 @@ _TOLD_OTHERWISE: Final = frozenset(
     {"event", "exc_info", "level", "logger", "span_id", "stack_info", "timestamp", "trace_id"}
 )
 """Keys of an event that a log record has fields of its own for, or gets from the context."""
-_RENAMED: Final = {"flow": names.FLOW_NAME, "node": names.NODE_NAME}
 
 
 class LogEmitter:
@@ -61,7 +60,8 @@ class LogEmitter:
 def _record(event: Mapping[str, Any]) -> LogRecord:
     level, now = str(event.get("level", "info")), time.time_ns()
     severity = _SEVERITIES.get(level)
-    attributes = {_RENAMED.get(key, key): _value(value) for key, value in event.items() if key not in _TOLD_OTHERWISE}
+    told = ((key, value) for key, value in event.items() if key not in _TOLD_OTHERWISE)
+    attributes = {names.LOG_FIELDS.get(key, key): _value(value) for key, value in told}
     return LogRecord(
         timestamp=now,
         observed_timestamp=now,

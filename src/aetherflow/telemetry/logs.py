@@ -26,8 +26,6 @@ from aetherflow.telemetry.log_records import LogEmitter
 
 __all__ = ["add_trace_context", "set_up_logs"]
 
-_FIELDS: Final = (("flow", names.FLOW_NAME), ("node", names.NODE_NAME))
-
 
 def add_trace_context(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Add ``trace_id``, ``span_id``, ``flow`` and ``node`` of the execution in which an event is made.
@@ -50,7 +48,7 @@ def add_trace_context(logger: WrappedLogger, method: str, event: EventDict) -> E
         event.setdefault("span_id", f"{context.span_id:016x}")
         # The API's spans cannot be read; those of every SDK that records can. Nothing is kept for logs on the way in.
         attributes = getattr(span, "attributes", None) or {}
-        for field, attribute in _FIELDS:
+        for field, attribute in names.LOG_FIELDS.items():
             if attribute in attributes:
                 event.setdefault(field, attributes[attribute])
     return event

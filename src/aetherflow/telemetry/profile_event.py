@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePath
@@ -13,8 +13,8 @@ from opentelemetry.util.types import AttributeValue
 
 from aetherflow.telemetry import conventions as names
 
-__all__ = ["MAX_ATTRIBUTE", "MAX_EVENT", "MAX_FUNCTIONS", "Function", "FunctionTimes", "Profile"]
-__all__ += ["function_name", "function_of", "profile_attributes", "size_of", "skipped_attributes"]
+__all__ = ["MAX_ATTRIBUTE", "MAX_FUNCTIONS", "Function", "FunctionTimes", "Profile"]
+__all__ += ["function_name", "function_of", "profile_attributes", "skipped_attributes"]
 
 MAX_FUNCTIONS: Final = 20
 """Functions in an event: those with the most cumulative time."""
@@ -22,8 +22,6 @@ MAX_FUNCTIONS: Final = 20
 MAX_ATTRIBUTE: Final = 2_000
 """Bytes of an attribute's value; Tempo cuts at 2,048."""
 
-MAX_EVENT: Final = 8_000
-"""Bytes of an event: its name, and names and values of its attributes."""
 
 Function = tuple[str, int, str]
 """A function: its file, first line and qualified name, as in ``pstats``."""
@@ -112,18 +110,6 @@ def profile_attributes(profile: Profile, uri: str | None = None) -> dict[str, At
 def skipped_attributes(profiler: str, reason: str) -> dict[str, AttributeValue]:
     """Return the attributes of the event that tells why a profile that was due could not be taken."""
     return {names.PROFILE_PROFILER: profiler, names.PROFILE_SKIPPED: _cut(reason, MAX_ATTRIBUTE)}
-
-
-def size_of(attributes: Mapping[str, AttributeValue]) -> int:
-    """Return the bytes of an event: text encoded, 8 for a number."""
-    return len(names.PROFILE_EVENT) + sum(len(key) + value_size(value) for key, value in attributes.items())
-
-
-def value_size(value: AttributeValue) -> int:
-    """Return the bytes of an attribute's value: text encoded, 8 for a number."""
-    if isinstance(value, str):
-        return len(value.encode())
-    return sum(map(value_size, value)) if isinstance(value, Sequence) else _NUMBER
 
 
 def _cut(text: str, limit: int) -> str:

@@ -37,7 +37,7 @@ class ProfilePolicy:
             did not exceed, known from 100 of them on, looked up at most once a second and at most 2.2 % off.
         interval: Seconds between two profiles of a node that ``slower_than`` makes due.
         nodes: Patterns of node names, such as ``"fetch*"``; one, or a sequence of them.
-        profiler: ``"cprofile"`` counts every call of a synchronous function, at 4 to 10 times the cost of calls, one
+        profiler: ``"cprofile"`` counts every call of a synchronous function, at 4 to 6 times the cost of calls, one
             execution at a time; on Python 3.12 and later it sees the calls of other threads too. ``"sampling"`` looks
             at the stack every few milliseconds; any number of executions at once, coroutines and generators too.
             ``"auto"`` is cProfile before Python 3.12 where that can be had, and sampling otherwise.

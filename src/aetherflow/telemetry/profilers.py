@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import CodeType
 from typing import Any, Final, TypeVar
 
@@ -188,7 +189,8 @@ class SamplingProfiler:
         """Call a function of the execution on another thread, and look at that as long as the execution lasts."""
         chosen = self._sampler
         if chosen is not None:
-            chosen.watch(self._samples, (sys._getframe(),))
+            with suppress(RuntimeError):  # there is no thread to be had: nothing is sampled, and the function runs
+                chosen.watch(self._samples, (sys._getframe(),))
         return function()
 
     def profile(self) -> Profile:

@@ -25,7 +25,7 @@ from aetherflow.telemetry.profile_rules import Rule, Rules
 from aetherflow.telemetry.profile_session import ProfileSession
 
 __all__ = ["ProfilingObserver", "current_observer", "due_policy", "from_environment", "install", "observing"]
-__all__ += ["profiled_by", "uninstall"]
+__all__ += ["profiled_by"]
 
 
 def install(policy: ProfilePolicy | None = None) -> None:
@@ -40,11 +40,6 @@ def install(policy: ProfilePolicy | None = None) -> None:
     if policy is None:
         policy = policy_from_environment()
     active.set_profiling(None if policy is None else observing(Rules(policy)))
-
-
-def uninstall() -> None:
-    """Put no policy in force any more, nor the one in ``AETHER_PROFILE``; nodes keep their own."""
-    active.set_profiling(None)
 
 
 def from_environment(chosen: Observer) -> Observer:

@@ -238,23 +238,32 @@ def test_a_pool_that_is_waited_for_is_to_grow(seen: Callable[..., list[Advice]])
 
 
 def test_a_pool_that_lies_idle_is_to_shrink(tmp_path: Path) -> None:
-    """Of ten objects two were ever used at once; of four used ones nothing is said."""
+    """Of ten objects two were ever seen in use; of four used ones nothing is said, nor of a single look, at exit."""
 
-    def pool(name: str, used: int, idle: int) -> list[Job]:
-        times = {"startTimeUnixNano": str(START), "timeUnixNano": str(START + 1)}
-        levels = [
-            attributed({"asInt": str(count), **times}, **{names.POOL_NAME: "p", names.POOL_STATE: state})
-            for state, count in (("used", used), ("idle", idle))
-        ]
-        waits = attributed(exponential([1e-6] * 200, **times), **{names.POOL_NAME: "p"})
-        line = message(
-            metric(names.POOL_OBJECTS.name, "sum", *levels), metric(names.POOL_WAIT.name, "exponentialHistogram", waits)
-        )
-        return read_jobs([save(tmp_path / name, line)])
+    def pool(name: str, used: int, idle: int, looks: int = 12) -> list[Job]:
+        lines = []
+        for look in range(1, looks + 1):
+            times = {"startTimeUnixNano": str(START), "timeUnixNano": str(START + look)}
+            levels = [
+                attributed({"asInt": str(count), **times}, **{names.POOL_NAME: "p", names.POOL_STATE: state})
+                for state, count in (("used", used), ("idle", idle))
+            ]
+            waits = attributed(exponential([1e-6] * 200, **times), **{names.POOL_NAME: "p"})
+            lines.append(
+                message(
+                    metric(names.POOL_OBJECTS.name, "sum", *levels),
+                    metric(names.POOL_WAIT.name, "exponentialHistogram", waits),
+                )
+            )
+        return read_jobs([save(tmp_path / name, *lines)])
 
-    assert one(advise(pool("idle", 2, 10), RunEvidence()), "pool-idle").figures["most_used"] == 2.0
+    point = one(advise(pool("idle", 2, 10), RunEvidence()), "pool-idle")
+    assert (point.figures["most_used"], point.figures["looks"]) == (2.0, 12.0)
+    assert point.seen == "at 12 looks, at most 2 of 10 objects were in use"
     assert advise(pool("busy", 6, 10), RunEvidence()) == []
     assert advise(pool("small", 1, 3), RunEvidence()) == []
+    assert advise(pool("at-exit", 0, 10, looks=1), RunEvidence()) == []
+    assert advise([job for n in range(12) for job in pool(f"exit-{n}", 0, 10, looks=1)], RunEvidence()) == []
 
 
 def test_batches_that_time_out_are_told(seen: Callable[..., list[Advice]]) -> None:

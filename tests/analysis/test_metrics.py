@@ -174,7 +174,7 @@ def test_sums_and_levels_are_told_apart(file: Path) -> None:
     (job,) = read_jobs([save(file, *lines)])
     assert {series.metric: value for series, value in job.sums.items()} == {"calls": 7.0}
     levels = {series.metric: level for series, level in job.levels.items()}
-    assert levels == {"size": Level(2.0, 3.0, 4.0), "heat": Level(1.5, 1.5, 1.5)}
+    assert levels == {"size": Level(2.0, 3.0, 4.0, 2), "heat": Level(1.5, 1.5, 1.5, 1)}
 
 
 @pytest.mark.parametrize("point", [{"asInt": "-900"}, {"asDouble": -0.5}, {"asDouble": "Infinity"}])

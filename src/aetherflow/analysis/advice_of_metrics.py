@@ -20,6 +20,8 @@ _LOW_HITS: Final = 0.5
 _MUCH_WAIT: Final = 0.010
 """Seconds that one in twenty waits for an object of a pool."""
 _IDLE: Final = 0.5
+_FEWEST_LOOKS: Final = 10
+"""Points of a pool's level below which nothing is said of what lies idle: a program's only one is of its exit."""
 _MANY_OBJECTS: Final = 4
 """Objects in a pool from which idle ones are worth a word: a few cost little."""
 _TIMED_OUT: Final = 0.5
@@ -91,13 +93,16 @@ def advise_on_pools(jobs: Sequence[Job]) -> Iterator[Advice]:
             )
             continue
         used, most = objects.get("used", 0.0), max(objects.get("idle", 0.0), objects.get("used", 0.0))
-        if wait and wait.count >= _FEWEST and most >= _MANY_OBJECTS and used <= _IDLE * most:
+        looks = _looks(jobs, pool)
+        known = wait is not None and wait.count >= _FEWEST and looks >= _FEWEST_LOOKS
+        if wait and known and most >= _MANY_OBJECTS and used <= _IDLE * most:
             yield Advice(
                 "pool-idle",
                 pool,
-                f"of {most:.0f} objects no more than {used:.0f} were in use at once",
-                {"objects": most, "most_used": used, "waits": float(wait.count)},
-                f"max_size={max(1, round(used))}: each further object costs its memory or connection for nothing",
+                f"at {looks:,} looks, at most {used:.0f} of {most:.0f} objects were in use",
+                {"objects": most, "most_used": used, "looks": float(looks), "waits": float(wait.count)},
+                f"max_size={max(1, round(used))}, or a little more for what was between the looks: each further object "
+                "costs its memory or connection for nothing",
                 f"{names.POOL_WAIT.name} does not rise",
             )
 
@@ -155,6 +160,20 @@ def _merged(jobs: Iterable[Job], metric: str, attribute: str) -> dict[str, Histo
                 key = series.get(attribute) or ""
                 found[key] = found[key].merged(histogram) if key in found else histogram
     return found
+
+
+def _looks(jobs: Iterable[Job], pool: str) -> int:
+    """Give how often it was looked at what of a pool is in use."""
+    wanted = {names.POOL_NAME: pool, names.POOL_STATE: "used"}
+    return max(
+        (
+            level.points
+            for job in jobs
+            for series, level in job.levels.items()
+            if series.metric == names.POOL_OBJECTS.name and all(series.get(key) == wanted[key] for key in wanted)
+        ),
+        default=0,
+    )
 
 
 def _largest(jobs: Iterable[Job], metric: str, attribute: str, value: str, by: str = "") -> dict[str, float]:

@@ -27,11 +27,15 @@ _Value: TypeAlias = "Histogram | float"
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a gauge, or a sum that goes up and down, stood at: over its points, added up over its sources."""
+    """What a gauge, or a sum that goes up and down, stood at: over its points, added up over its sources.
+
+    It is known at ``points`` moments, those of the source that has most, and not between them.
+    """
 
     last: float
     mean: float
     largest: float
+    points: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,4 +240,5 @@ def _level(heights: Iterable[_Heights]) -> Level:
         sum(each.last for each in known),
         sum(each.total / each.points for each in known),
         sum(each.largest for each in known),
+        max(each.points for each in known),
     )

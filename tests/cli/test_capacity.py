@@ -219,6 +219,12 @@ def test_latency_counts_from_when_a_call_was_due() -> None:
     assert result.unserved == ()
 
 
+def test_a_schedule_lasts_as_long_as_it_was_meant_to() -> None:
+    """Two calls that were due early in a second are two a second, whenever the last of them has ended."""
+    assert drive(lambda: None, 2, 1.0, iter([0.0, 0.01])).seconds == 1.0
+    assert drive(lambda: None, 1, 1.0, iter([])).seconds == 1.0
+
+
 def test_what_is_due_and_never_starts_is_told() -> None:
     """A thread that cannot keep up leaves calls behind, each with the time that it has waited."""
     result = drive(lambda: time.sleep(0.06), 1, 0.05, iter([0.0, 0.01, 0.02, 0.03, 0.04]))

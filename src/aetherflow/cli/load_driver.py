@@ -29,7 +29,7 @@ class LoadResult:
 
     Attributes:
         calls: The calls that ended.
-        seconds: How long it lasted, to the end of its last call.
+        seconds: How long it lasted: its duration, or to the end of its last call where that was later.
         unserved: Calls that were due and never started, by the seconds that each had waited.
     """
 
@@ -85,7 +85,7 @@ def drive(
     waiting = time.perf_counter() - load.began
     return LoadResult(
         tuple(load.calls),
-        max(ended, duration) if load.due is None else ended or waiting,
+        max(ended, duration),
         tuple(waiting - due for due in load.left()),
     )
 

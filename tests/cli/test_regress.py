@@ -135,6 +135,7 @@ def test_without_a_baseline_there_is_a_warning(
         (["--candidate", "broken.jsonl"], "broken.jsonl, line 1: is not JSON"),
         (["--candidate", "is", "--baseline", "broken.jsonl"], "broken.jsonl, line 1: is not JSON"),
         (["--candidate", "is", "--baseline", "is/1.jsonl"], "on both sides: is/1.jsonl"),
+        (["--candidate", "is", "--baseline", "was", "wsa", "waz"], "there is no wsa, waz, which --baseline names"),
         (["--candidate", "is", "--baseline", "was", "--config", "nowhere.toml"], "nowhere.toml"),
         (["--candidate", "is", "--baseline", "was", "--config", "bad.toml"], "bad.toml: limt=3"),
         (["--candidate", "is", "--baseline", "was", "--output", "no/such/folder"], "no/such/folder"),

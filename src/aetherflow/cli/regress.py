@@ -74,6 +74,9 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     if not candidate:
         raise UsageError(f"there are no metrics in {_listed(arguments.candidate)}; --candidate must hold some")
     given = [path for path in arguments.baseline if path.exists()]
+    if given and len(given) < len(arguments.baseline):  # none at all is the first run of all; some is a slip
+        missing = [path for path in arguments.baseline if path not in given]
+        raise UsageError(f"there is no {_listed(missing)}, which --baseline names beside {_listed(given)}")
     baseline = read_side(list(baseline_paths(given, arguments.runner, consoles)), consoles)
     if not baseline:
         told = (

@@ -35,6 +35,13 @@ def test_a_point_is_told_with_its_change_and_check(folder: Path) -> None:
     assert [line.split()[0] for line in lines[1:4]] == ["seen", "change", "check"]
 
 
+def test_the_folder_that_the_environment_names_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was exported elsewhere by AETHER_EXPORT_DIRECTORY is found there, too."""
+    (folder / ".aetherflow").rename(folder / "elsewhere")
+    monkeypatch.setenv("AETHER_EXPORT_DIRECTORY", "elsewhere")
+    assert main(["advise"]) == 0
+
+
 def test_json_has_every_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another program finds the rule, the subject and the figures."""
     assert main(["advise", "--format", "json"]) == 0

@@ -33,6 +33,16 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0
     return captured.out if code == 0 else captured.err
 
 
+def test_the_folder_that_the_environment_names_is_read(
+    two_traces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was exported elsewhere by AETHER_EXPORT_DIRECTORY is found there, too."""
+    (two_traces.parent / "elsewhere").mkdir()
+    two_traces.rename(two_traces.parent / "elsewhere" / "traces-1.jsonl")
+    monkeypatch.setenv("AETHER_EXPORT_DIRECTORY", "elsewhere")
+    assert "run late" in output(capsys)
+
+
 def test_a_trace_is_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page tells what the trace is, shows its waterfall, and what exceptions were recorded in it."""
     event = {

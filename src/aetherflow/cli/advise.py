@@ -16,7 +16,7 @@ from aetherflow.analysis.spans import Span, read_spans
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
 from aetherflow.cli.regress import read_side
 from aetherflow.cli.terminal import printable
-from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY
+from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory
 
 __all__ = ["COMMAND"]
 
@@ -28,9 +28,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         type=Path,
         nargs="*",
-        default=[Path(DEFAULT_DIRECTORY)],
         metavar="PATH",
-        help=f"OTLP JSON of metrics and traces: files, or folders (default: {DEFAULT_DIRECTORY}/)",
+        help="OTLP JSON of metrics and traces: files, or folders "
+        f"(default: what {DIRECTORY_VARIABLE} names, or {DEFAULT_DIRECTORY}/)",
     )
     parser.add_argument(
         "--size",
@@ -52,10 +52,11 @@ def _size(text: str) -> tuple[str, int]:
 
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
-    jobs = read_side(arguments.paths, consoles)
-    runs = gather_runs(_spans(arguments.paths))
+    paths = arguments.paths or [export_directory()]
+    jobs = read_side(paths, consoles)
+    runs = gather_runs(_spans(paths))
     if not jobs and not runs.flows:
-        raise UsageError(f"there is no telemetry in {', '.join(map(str, arguments.paths))}; run the program first")
+        raise UsageError(f"there is no telemetry in {', '.join(map(str, paths))}; run the program first")
     found = advise(jobs, runs, dict(arguments.size))
     if arguments.format == "json":
         told = [{name: getattr(point, name) for name in Advice.__slots__} for point in found]

@@ -17,7 +17,7 @@ from aetherflow.analysis.traces import TraceSummary, summarise_traces
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, add_display_arguments
 from aetherflow.cli.terminal import format_count, format_seconds, printable
 from aetherflow.cli.trace_view import TraceView
-from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, latest_file
+from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory, latest_file
 
 __all__ = ["COMMAND"]
 
@@ -31,7 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="OTLP JSON lines or a JSON document, gzipped or not; or a folder, for the newest traces in it "
-        f"(default: {DEFAULT_DIRECTORY}/)",
+        f"(default: what {DIRECTORY_VARIABLE} names, or {DEFAULT_DIRECTORY}/)",
     )
     parser.add_argument(
         "--trace-id", metavar="PREFIX", help="the trace to show: its id, or the beginning of it (default: the newest)"
@@ -66,7 +66,7 @@ def _file(given: Path | None) -> Path:
     """Give the file to read: the one that was named, or the newest in a folder."""
     if given is not None and not given.is_dir():
         return given
-    folder = given or Path(DEFAULT_DIRECTORY)
+    folder = given or export_directory()
     newest = latest_file("traces", folder)
     if newest is None:
         raise UsageError(f"there are no traces in {folder}/; run 'aetherflow demo' first, or name a file")

@@ -95,3 +95,9 @@ def test_two_levels_are_refused() -> None:
     """Any law goes through two points."""
     with pytest.raises(ValueError, match="2 levels of concurrency; the law takes at least 3"):
         fit_scaling([(1.0, 1.0), (2.0, 2.0)])
+
+
+@pytest.mark.parametrize("coherency", [1e-9, 1e-14, 1e-18, 1e-300])
+def test_the_knee_is_steady_where_threads_cost_each_other_nearly_nothing(coherency: float) -> None:
+    """A coherency near zero has nearly the knee of none at all."""
+    assert Law(100.0, 0.1, coherency).knee == pytest.approx(Law(100.0, 0.1, 0.0).knee, rel=1e-5)

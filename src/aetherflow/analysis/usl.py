@@ -58,10 +58,12 @@ class Law:
 
         That is where throughput by latency is highest (Kleinrock's power).
         """
-        spread = self.contention - self.coherency
         if self.coherency <= 0:
             return max(1.0, (1 - self.contention) / self.contention) if self.contention > 0 else math.inf
-        root = math.sqrt(spread * spread + 12 * self.coherency * max(0.0, 1 - self.contention))
+        spread, free = self.contention - self.coherency, max(0.0, 1 - self.contention)
+        root = math.sqrt(spread * spread + 12 * self.coherency * free)
+        if spread > 0:  # the same root of the equation, without a difference of nearly equal numbers
+            return max(1.0, 2 * free / (spread + root))
         return max(1.0, (root - spread) / (6 * self.coherency))
 
 

@@ -196,8 +196,8 @@ def index_at(scale: int, amount: float) -> int:
         scale: A bucket's upper bound is 2^(2^-scale) times its lower one.
         amount: At most the upper bound, and above the lower one, of the bucket.
     """
-    mantissa, exponent = math.frexp(amount)
-    if mantissa == 0.5:  # noqa: PLR2004  # a power of two, exactly, is the upper bound of its bucket
+    exponent = math.frexp(amount)[1]
+    if amount == math.ldexp(1.0, exponent - 1):  # a power of two, exactly, is the upper bound of its bucket
         return ((exponent - 1) << scale) - 1 if scale > 0 else (exponent - 2) >> -scale
     return math.floor(math.log(amount) * math.ldexp(1 / math.log(2), scale)) if scale > 0 else (exponent - 1) >> -scale
 

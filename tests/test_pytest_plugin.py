@@ -57,7 +57,7 @@ async def test_marked_async():
 
 def run_pytest(folder: Path, content: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_users_own.py").write_text(content, encoding="utf-8")
-    options = ("-q", "-p", "pytest_aetherflow", "-p", "no:randomly", "-p", "no:cacheprovider", "--asyncio-mode=auto")
+    options = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--asyncio-mode=auto")
     command = [sys.executable, "-m", "pytest", *options, *arguments, "test_users_own.py"]
     return subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=50

@@ -1,8 +1,8 @@
 """How often the regression gate raises false alarms, and how much it finds, beside other tools on the same runs.
 
 Run it with ``nox -s regression_simulator``, which brings the other tools, or with
-``python benchmarks/regression_simulator.py [--comparisons 200] [--seed N] [--markdown]``, which leaves out what is not
-installed. Every figure in ``docs/regression.md`` that is not of a real machine comes from here.
+``python benchmarks/regression_simulator.py [--comparisons 200] [--seed N] [--alpha 0.01] [--markdown]``, which leaves
+out what is not installed. Every figure in ``docs/regression.md`` that is not of a real machine comes from here.
 
 A job draws the calls of its nodes: each node has a level, a spread and a share of slow calls; each job has a machine
 that makes all nodes faster or slower by a normal factor, and each node in it moves by 1 to 5 % of its own. What a
@@ -174,14 +174,19 @@ Judge = Callable[[Runs], set[int]]
 """Gives the numbers of the nodes that are called slower; `SUITE` stands for all of them together."""
 
 
-def judge_aetherflow(runs: Runs) -> set[int]:
+def make_aetherflow(alpha: float) -> Judge:
     """The regression gate, as it fails a job."""
-    if runs.paired:
-        comparison = compare_pairs(list(zip(runs.baseline, runs.candidate, strict=True)), Rules())
-    else:
-        comparison = compare_jobs(runs.baseline, runs.candidate, Rules())
-    alarms = {int(result.key.node.removeprefix("node-")) for result in comparison.nodes if result.fails}
-    return alarms | ({SUITE} if comparison.suite.fails else set())
+    rules = Rules(alpha=alpha)
+
+    def judge(runs: Runs) -> set[int]:
+        if runs.paired:
+            comparison = compare_pairs(list(zip(runs.baseline, runs.candidate, strict=True)), rules)
+        else:
+            comparison = compare_jobs(runs.baseline, runs.candidate, rules)
+        alarms = {int(result.key.node.removeprefix("node-")) for result in comparison.nodes if result.fails}
+        return alarms | ({SUITE} if comparison.suite.fails else set())
+
+    return judge
 
 
 def judge_ratio(runs: Runs) -> set[int]:
@@ -225,9 +230,9 @@ def make_otava() -> Judge:
     return judge
 
 
-def make_tools() -> dict[str, Judge]:
+def make_tools(alpha: float) -> dict[str, Judge]:
     """Give the tools that are installed, by name."""
-    tools: dict[str, Judge] = {"aetherflow": judge_aetherflow}
+    tools = {"aetherflow": make_aetherflow(alpha)}
     for name, make in (("apache-otava", make_otava), ("pytest-benchmark", make_pytest_benchmark)):
         try:
             tools[name] = make()
@@ -270,10 +275,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=200, help="of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="a fresh one by default")
+    parser.add_argument("--alpha", type=float, default=Rules().alpha, help="of aetherflow (default: %(default)s)")
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     seed = time.time_ns() % 1_000_000 if arguments.seed is None else arguments.seed
-    tools = make_tools()
+    tools = make_tools(arguments.alpha)
     title = f"{arguments.comparisons} comparisons each, seed {seed}: found, false alarms in so many comparisons"
     found = rows(tools, arguments.comparisons, seed)
     if arguments.markdown:

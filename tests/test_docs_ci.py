@@ -137,7 +137,7 @@ def test_githubs_record(repository: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_gitlabs_pipeline(repository: Path) -> None:
-    """Three jobs a pipeline are measured: the first have no baseline, later ones are compared, a slower one fails."""
+    """Three jobs a pipeline are measured and compared; a slower one fails, and is kept where it was merged."""
     pipeline = yaml.safe_load((CI / "gitlab-ci.yml").read_text("utf-8"))
     assert pipeline["measure"]["parallel"] == 3
     install = "\n".join(pipeline[".performance"]["before_script"])
@@ -173,3 +173,8 @@ def test_gitlabs_pipeline(repository: Path) -> None:
     assert slower.returncode == 1, slower.stdout
     assert "6 baseline and 3 candidate jobs" in slower.stdout
     assert (repository / "performance.xml").exists()
+    merged = run(4, "main")
+    assert merged.returncode == 1, merged.stdout
+    assert "6 baseline and 3 candidate jobs" in merged.stdout
+    after = run(5, "change")
+    assert "9 baseline and 3 candidate jobs" in after.stdout

@@ -338,7 +338,7 @@ def test_a_shared_object_that_threads_queue_for_is_told(
         return n
 
     flow = (ask >> rest).named("shop")
-    monkeypatch.setattr(load, "load_object", lambda reference, *_: flow if reference == "m:f" else context)
+    monkeypatch.setattr(load, "load_flow", lambda *_: (flow, context))
     with configure(exporter="file", directory=tmp_path / "runs"), context() as made_context:
         for n in range(6):
             flow.run(n, made_context)

@@ -217,6 +217,21 @@ def test_a_module_that_fails_shows_its_exception(
     assert "importlib" not in err
 
 
+@pytest.mark.parametrize("command", ["run", "load"])
+def test_a_context_that_cannot_be_made_shows_its_exception(
+    command: str, module: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception while the user's context is made is shown as the user's own, not as a defect of the program."""
+    name = module(
+        "from aetherflow import BaseFlowContext, node\nflow = node(abs)\nclass Broken(BaseFlowContext):\n"
+        "    def __new__(cls):\n        raise LookupError('no database')\n"
+    )
+    assert main([command, f"{name}:flow", "--context", f"{name}:Broken"]) == 1
+    err = capsys.readouterr().err
+    assert err.endswith("LookupError: no database\n")
+    assert "aetherflow/cli" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "told"),
     [

@@ -74,7 +74,7 @@ def test_a_limit_is_a_fraction(limit: str, capsys: pytest.CaptureFixture[str]) -
     """What is no fraction is refused."""
     with pytest.raises(SystemExit):
         main(["trend", "runs", f"--limit={limit}"])
-    assert "is not a fraction above 0" in capsys.readouterr().err
+    assert "is not a number above 0 and below 10" in capsys.readouterr().err
 
 
 def test_sparklines() -> None:

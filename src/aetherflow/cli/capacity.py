@@ -15,7 +15,7 @@ from rich.text import Text
 from aetherflow.analysis.capacity import Capacity, Level, find_capacity, replicas_for
 from aetherflow.analysis.usl import Estimate, Scaling
 from aetherflow.cli.charts import Chart, Curve, draw_charts
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, number
 from aetherflow.cli.regress import read_side, write_report
 from aetherflow.cli.terminal import format_seconds
 
@@ -28,35 +28,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="PATH", help="what 'aetherflow load' exported: files, or folders"
     )
-    parser.add_argument("--rate", type=_rate, metavar="R", help="tell how many replicas R runs a second take")
+    parser.add_argument("--rate", type=number(above=0), metavar="R", help="tell how many replicas R runs a second take")
     parser.add_argument(
         "--headroom",
-        type=_share,
+        type=number(least=0, below=1),
         default=0.3,
         metavar="X",
         help="the share of its throughput that a replica keeps free (default: %(default)g)",
     )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="how it is written (default: text)")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw throughput and latency there, too")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _rate(text: str) -> float:
-    if not 0 < (number := _number(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def _share(text: str) -> float:
-    if not 0 <= (number := _number(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share, 0 or more and below 1")
-    return number
 
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,7 +14,17 @@ from rich.console import Console
 from aetherflow.errors import AetherFlowError
 from aetherflow.telemetry.destination import Exporter
 
-__all__ = ["Command", "Consoles", "ExitCode", "UsageError", "add_display_arguments", "add_export_arguments", "at_least"]
+__all__ = [
+    "Command",
+    "Consoles",
+    "ExitCode",
+    "UsageError",
+    "UsersOwnError",
+    "add_display_arguments",
+    "add_export_arguments",
+    "at_least",
+    "number",
+]
 
 
 class ExitCode(IntEnum):
@@ -28,6 +39,10 @@ class ExitCode(IntEnum):
 
 class UsageError(AetherFlowError):
     """The command was given something it cannot work with; says what, and how to mend it."""
+
+
+class UsersOwnError(Exception):
+    """Code of the user's raised outside of a run; its cause is shown as Python shows it, and the command has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +109,20 @@ def at_least(minimum: int) -> Callable[[str], int]:
         return number
 
     return whole_number
+
+
+def number(*, above: float = -math.inf, least: float = -math.inf, below: float = math.inf) -> Callable[[str], float]:
+    """Give an argument type: a number between bounds, which only ``least`` belongs to."""
+    bounds = (("above", above), ("at least", least), ("below", below))
+    allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+
+    def bounded(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (above < value < below and least <= value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {allowed}".rstrip())
+        return value
+
+    return bounded

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from rich.text import Text
 
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsersOwnError, at_least, number
 from aetherflow.cli.load_driver import LoadResult, arrivals, drive
-from aetherflow.cli.loading import load_object, read_inputs
+from aetherflow.cli.loading import entered, load_flow, read_inputs
 from aetherflow.cli.terminal import format_count
 from aetherflow.errors import AetherFlowError
 from aetherflow.telemetry import active
@@ -41,7 +41,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many threads call it (default: 1,2,4,8)",
     )
     parser.add_argument(
-        "--duration", type=_above_zero, default=2.0, metavar="S", help="seconds of each load (default: %(default)g)"
+        "--duration", type=number(above=0), default=2.0, metavar="S", help="seconds of each load (default: %(default)g)"
     )
     parser.add_argument(
         "--repeats",
@@ -52,7 +52,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rate",
-        type=_above_zero,
+        type=number(above=0),
         metavar="R",
         help="start R runs a second, at random, whether or not those before have ended; latency counts from when a run "
         "was due (default: each thread starts the next run when its own has ended)",
@@ -79,56 +79,21 @@ def _levels(text: str) -> list[int]:
     return sorted(set(levels))
 
 
-def _above_zero(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
-    # The engine is imported here, so that other commands start without it.
-    from dependency_injector import containers
-
-    from aetherflow.cli.session import print_exception
-    from aetherflow.flow.node import Node
-
-    try:
-        flow: Node[..., Any] = load_object(arguments.flow, "flow", lambda found: isinstance(found, Node), "flow")
-        context = arguments.context and load_object(arguments.context, "--context", _is_context, "context")
-    except UsageError:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever the user's module raises is theirs to see
-        print_exception(error, consoles)
-        return ExitCode.FAILED
+    flow, given = load_flow(arguments.flow, arguments.context)
     inputs = read_inputs(arguments.inputs) or None
     folder = arguments.output or export_directory() / "load"
-    with contextlib.ExitStack() as stack:
-        if isinstance(context, type) and issubclass(context, containers.DeclarativeContainer):
-            context = context()
-        if hasattr(context, "__enter__"):
-            context = stack.enter_context(context)
+    with entered(given) as context:
         try:
             flow.run(inputs, context)  # whatever is made once is made now
         except AetherFlowError:
             raise
-        except Exception as error:  # noqa: BLE001  # a flow that does not run at all is the user's to see
-            print_exception(error, consoles)
-            return ExitCode.FAILED
+        except Exception as error:
+            raise UsersOwnError from error
         _load_all(flow, lambda: flow.run(inputs, context), arguments, folder, consoles)
     told = f"metrics are in {folder}; 'aetherflow capacity {folder}' tells what they say"
     consoles.out.print(Text(told, style="dim"), soft_wrap=True)
     return ExitCode.FINE
-
-
-def _is_context(found: object) -> bool:
-    from dependency_injector import containers
-
-    kinds = (containers.DeclarativeContainer, containers.DynamicContainer)
-    return isinstance(found, kinds) or (isinstance(found, type) and issubclass(found, kinds))
 
 
 def _load_all(

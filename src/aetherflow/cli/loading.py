@@ -2,16 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from aetherflow.cli.command import UsageError
+from aetherflow.cli.command import UsageError, UsersOwnError
 
-__all__ = ["load_object", "read_inputs"]
+if TYPE_CHECKING:
+    from aetherflow.flow.node import Node
+
+__all__ = ["entered", "load_flow", "load_object", "read_inputs"]
+
+
+def load_flow(flow: str, context: str | None) -> tuple[Node[..., Any], Any]:
+    """Import a flow, and the context that it is to run in.
+
+    Args:
+        flow: ``module:name``.
+        context: The same, of a context class or an instance; None for none.
+
+    Returns:
+        Both.
+
+    Raises:
+        UsageError: There is no such thing, or it is of another kind.
+        UsersOwnError: A module raised something when it was imported.
+    """
+    # The engine is imported here, so that other commands start without it.
+    from dependency_injector import containers
+
+    from aetherflow.flow.node import Node
+
+    kinds = (containers.DeclarativeContainer, containers.DynamicContainer)
+
+    def is_context(found: object) -> bool:
+        return isinstance(found, kinds) or (isinstance(found, type) and issubclass(found, kinds))
+
+    try:
+        return (
+            load_object(flow, "flow", lambda found: isinstance(found, Node), "flow"),
+            load_object(context, "--context", is_context, "context") if context else None,
+        )
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsersOwnError from error
+
+
+@contextlib.contextmanager
+def entered(context: Any) -> Iterator[Any]:
+    """Give an instance of a context, within its ``with`` where it has one.
+
+    Args:
+        context: A context class, an instance, or None.
+
+    Raises:
+        UsersOwnError: It cannot be made or entered.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(context, type):
+                context = context()
+            if hasattr(context, "__enter__"):
+                context = stack.enter_context(context)
+        except Exception as error:
+            raise UsersOwnError from error
+        yield context
 
 
 def load_object(reference: str, option: str, is_wanted: Callable[[object], bool], wanted: str) -> Any:

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Final, NoReturn
 
 from aetherflow.cli import ab, advise, baseline, capacity, config, demo, load, regress, run, trace, trend
-from aetherflow.cli.command import Command, Consoles, ExitCode
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsersOwnError
 from aetherflow.cli.terminal import open_consoles
 from aetherflow.errors import AetherFlowError
 
@@ -67,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AetherFlowError as error:
         consoles.err.print(f"{parser.prog} {command.name}: {error}", markup=False, soft_wrap=True)
         return ExitCode.UNUSABLE
+    except UsersOwnError as error:
+        from aetherflow.cli.session import print_exception
+
+        print_exception(error.__cause__ or error, consoles)
+        return ExitCode.FAILED
     except KeyboardInterrupt:
         consoles.err.print("interrupted", style="yellow")
         return ExitCode.INTERRUPTED

@@ -21,7 +21,7 @@ from aetherflow.cli.command import (
     add_display_arguments,
     add_export_arguments,
 )
-from aetherflow.cli.loading import load_object, read_inputs
+from aetherflow.cli.loading import entered, load_flow, read_inputs
 
 __all__ = ["COMMAND", "format_output"]
 
@@ -49,26 +49,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     # The engine is imported here, so that other commands start without it.
-    from dependency_injector import containers
-
-    from aetherflow.cli.session import print_exception, run_watched
+    from aetherflow.cli.session import run_watched
     from aetherflow.errors import MissingInputError
-    from aetherflow.flow.node import Node
 
     inputs = read_inputs(arguments.inputs)
-    try:
-        flow = load_object(arguments.flow, "flow", lambda found: isinstance(found, Node), "flow")
-        context = arguments.context and load_object(arguments.context, "--context", _is_context, "context")
-    except UsageError:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever the user's module raises is theirs to see
-        print_exception(error, consoles)
-        return ExitCode.FAILED
-    with contextlib.ExitStack() as stack:
-        if isinstance(context, type) and issubclass(context, containers.DeclarativeContainer):
-            context = context()
-        if hasattr(context, "__enter__"):
-            context = stack.enter_context(context)
+    flow, given = load_flow(arguments.flow, arguments.context)
+    with entered(given) as context:
         try:
             return run_watched(
                 flow,
@@ -82,13 +68,6 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         except MissingInputError as error:
             hint = f"give it with --input {error.parameter}=… or --context" if error.flow == flow.name else ""
             raise UsageError(f"{error}; {hint}" if hint else str(error)) from error
-
-
-def _is_context(found: object) -> bool:
-    from dependency_injector import containers
-
-    kinds = (containers.DeclarativeContainer, containers.DynamicContainer)
-    return isinstance(found, kinds) or (isinstance(found, type) and issubclass(found, kinds))
 
 
 def _spinner(name: str, consoles: Consoles) -> contextlib.AbstractContextManager[object] | None:

@@ -17,7 +17,7 @@ from rich.text import Text
 from aetherflow.analysis.metrics import Job
 from aetherflow.analysis.trend import ChangePoint, Method, Trend, find_trends
 from aetherflow.cli.charts import Chart, Curve, draw_charts, sparkline
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least, number
 from aetherflow.cli.regress import add_runner_argument, baseline_paths, read_side, write_report
 from aetherflow.cli.terminal import format_count, format_seconds, printable
 
@@ -41,7 +41,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--last", type=at_least(1), metavar="N", help="only the newest N runs")
     parser.add_argument(
-        "--limit", type=_fraction, default=0.10, metavar="X", help="the smallest change that is told (default: 0.10)"
+        "--limit",
+        type=number(above=0, below=_LARGEST_SHIFT),
+        default=0.10,
+        metavar="X",
+        help="the smallest change that is told, as a fraction (default: 0.10)",
     )
     parser.add_argument(
         "--method",
@@ -52,16 +56,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text", help="how it is written (default: text)")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the series there, too")
     add_runner_argument(parser)
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= _LARGEST_SHIFT:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction above 0 and up to {_LARGEST_SHIFT}, such as 0.10")
-    return value
 
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -166,3 +167,23 @@ def test_the_metric_is_one_a_late_reader_reads_right() -> None:
     definition = names.NODE_ACTIVE
     assert definition.instrument == "observable_up_down_counter"
     assert hasattr(metrics.Meter, f"create_{definition.instrument}")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_nothing_under_way() -> None:
+    """Streams of the parent, which its other threads may pull, are not counted in the child."""
+
+    @node
+    def counting_here() -> Iterator[int]:
+        yield from range(3)
+
+    made = Meter()
+    active.set_active(active.Providers(None, made.provider))
+    with counting_here.stream() as stream:
+        next(stream)
+        assert made.active()["counting_here"] == 1
+        child = os.fork()
+        if child == 0:
+            os._exit(made.active().get("counting_here", 0))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    active.set_active(None)

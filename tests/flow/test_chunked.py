@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -243,11 +245,24 @@ def test_what_has_no_elements_is_refused(value: object) -> None:
 
 @awaiting
 @pytest.mark.parametrize("source", [listed, streamed], ids=["list", "stream"])
-def test_a_batch_without_results_is_an_error(source: Flow, awaited: bool) -> None:
-    """A function that gives nothing to iterate over is told so by name."""
-    flow = source.map_batches(node(lambda batch: None, name="nothing"), 2)
-    with pytest.raises(StreamError, match=r"'nothing batches' got a NoneType for a batch; allowed: an iterable"):
+@pytest.mark.parametrize("result", [None, 7, "text", b"bytes", {"a": 1}], ids=repr)
+def test_a_batch_without_results_is_an_error(source: Flow, awaited: bool, result: object) -> None:
+    """A function that gives nothing to iterate over, or a text or a mapping by mistake, is told so by name."""
+    flow = source.map_batches(node(lambda batch: result, name="nothing"), 2)
+    found = rf"'nothing batches' got a {type(result).__name__} for a batch; allowed: an iterable"
+    with pytest.raises(StreamError, match=found):
         run(flow, 3, awaited=awaited)
+
+
+@pytest.mark.parametrize("body", [None, twice], ids=["chunked", "map_batches"])
+def test_batches_made_ahead_and_forgotten_end(body: Flow | None) -> None:
+    """A consumer that breaks off and forgets the stream leaves no thread of its stages behind."""
+    before = set(threading.enumerate())
+    flow = streamed.chunked(2) if body is None else streamed.map_batches(body, 2)
+    for _ in flow.stream({"n": 1_000}, buffer=1):
+        break
+    while any(thread.name.startswith("aetherflow-stream") for thread in set(threading.enumerate()) - before):
+        gc.collect()
 
 
 @awaiting

@@ -557,6 +557,26 @@ def test_an_error_under_way_is_told_of_errors_while_closing(buffer: int | None) 
     ]
 
 
+@awaiting
+@buffers
+def test_an_error_that_a_cancellation_led_to_is_an_error(awaited: bool, buffer: int | None) -> None:
+    """A stage whose own time limit ran out has failed: it has not come to its end, and nothing is lost unseen."""
+
+    @node
+    async def limited() -> AsyncIterator[int]:
+        yield 1
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    @node
+    def adding(items: Iterator[int]) -> Iterator[int]:
+        yield from items
+
+    with pytest.raises(TimeoutError) as raised:
+        take(limited >> adding, 1_000, 1_000, awaited=awaited, buffer=buffer)
+    assert raised.value.__notes__ == ["aetherflow: raised by node 'limited' of flow 'limited'"]
+
+
 # --- loops --------------------------------------------------------------------------------------------------------
 
 

@@ -65,8 +65,10 @@ class Stage:
                     if self.action == "double":
                         yield item
             finally:
-                await asyncio.sleep(0)
-                closed.append(name)
+                try:
+                    await asyncio.sleep(0)  # a stage that ends by itself may be cancelled here: its task is, not it
+                finally:
+                    closed.append(name)
 
         def apply(items: Iterator[int]) -> Iterator[int]:
             yield from self.apply(items, closed, name)

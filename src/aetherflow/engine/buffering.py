@@ -7,12 +7,11 @@ is a task of its loop in place of a thread.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
@@ -20,15 +19,12 @@ from typing import Any, Final, TypeVar
 
 from aetherflow.engine.loops import running_loop
 from aetherflow.engine.streaming import Stream
+from aetherflow.resources.leaving import flush_at_exit
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter, Waiter
 
 __all__ = ["Channel", "buffered"]
 
 W = TypeVar("W", bound=Waiter[Any])
-
-EXIT_SECONDS: Final = 2.0
-"""So long the process waits, when it leaves, for stages to run their ``finally`` clauses."""
-
 
 _BLOCKING: Final[type[ThreadWaiter[None]]] = ThreadWaiter
 _AWAITING: Final[type[TaskWaiter[None]]] = TaskWaiter
@@ -67,11 +63,12 @@ class Channel:
             await waiter.wait(None)
         return not self.is_cut
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Say that there are no more items, and of what error that is so."""
+    def end(self, error: BaseException | None = None) -> bool:
+        """Say that there are no more items, and of what error that is so; tell whether anybody receives it."""
         with self._lock:
             self._ended, self._error = True, error
             self._wake_receiver()
+            return not self.is_cut
 
     def receive(self) -> Any:
         """Take the next item, once there is one.
@@ -189,8 +186,7 @@ class _BufferFeed:
             self._loop = self._context.run(home.begin, _apump, *pump, task)
             self._cancel = partial(task.cancel, self._channel, self._loop)
         self._done = done
-        _under_way[done] = self._cancel
-        done.add_done_callback(_under_way.pop)
+        _under_way.begin(done, self._cancel)
 
     def cancel(self) -> None:
         self._cancel()
@@ -259,12 +255,12 @@ def _pump(stream: Stream[Any], channel: Channel, done: Future[None]) -> None:
                 break
     except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
         error = raised
-    _end(channel, error)
+    failure = _end(channel, error)
     try:
         stream.close()
-    except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
-        error = raised
-    _finish(done, error)
+    except BaseException as raised:  # noqa: BLE001  # handed on to whoever closes
+        failure = raised
+    _finish(done, failure)
 
 
 async def _apump(stream: Stream[Any], channel: Channel, done: Future[None], task: _Task) -> None:
@@ -276,24 +272,24 @@ async def _apump(stream: Stream[Any], channel: Channel, done: Future[None], task
                     break
     except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
         error = raised
-    _end(channel, error)
+    failure = _end(channel, error)
     try:
         await stream.aclose()
-    except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
-        error = raised
-    _finish(done, error)
+    except BaseException as raised:  # noqa: BLE001  # handed on to whoever closes
+        failure = raised
+    _finish(done, failure)
 
 
-def _end(channel: Channel, error: BaseException | None) -> None:
-    """End a channel with what ended the making of items, if that is an error of making them."""
-    is_end = isinstance(error, GeneratorExit | StopAsyncIteration) or _is_of_closing(error)
-    channel.end(None if is_end else error)
+def _end(channel: Channel, error: BaseException | None) -> BaseException | None:
+    """End a channel with what ended the making of items; return that where it is an error of closing instead."""
+    is_received = channel.end(None if isinstance(error, GeneratorExit | StopAsyncIteration) else error)
+    return error if not is_received and _is_of_closing(error) else None
 
 
-def _finish(done: Future[None], error: BaseException | None) -> None:
-    """Tell whoever closes of an error that is one of closing; what nobody receives cannot fail to be made."""
-    if isinstance(error, Exception) and _is_of_closing(error):
-        done.set_exception(error)
+def _finish(done: Future[None], failure: BaseException | None) -> None:
+    """Tell whoever closes of what failed then; what nobody receives cannot fail to be made."""
+    if isinstance(failure, Exception):
+        done.set_exception(failure)
     else:
         done.set_result(None)
 
@@ -306,20 +302,31 @@ def _is_of_closing(error: BaseException | None) -> bool:
     return context is not None
 
 
-_under_way: Final[dict[Future[None], Callable[[], object]]] = {}
-"""Pumps that have begun and not ended, and what cancels each."""
+class _UnderWay:
+    """Pumps that have begun and not ended, and what cancels each: at exit threads just stop otherwise."""
+
+    def __init__(self) -> None:
+        self._cancels: dict[Future[None], Callable[[], object]] = {}
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._cancels.clear)  # the parent's threads are not in the child
+
+    def begin(self, done: Future[None], cancel: Callable[[], object]) -> None:
+        """Put down that a pump has begun."""
+        flush_at_exit(self)
+        self._cancels[done] = cancel
+        done.add_done_callback(self._cancels.pop)
+
+    def flush(self) -> None:
+        """Have all come to their end, and run their ``finally`` clauses."""
+        for cancel in list(self._cancels.values()):
+            cancel()
+
+    def is_busy(self) -> bool:
+        """Tell whether any has not."""
+        return bool(self._cancels)
 
 
-def _stop_all() -> None:
-    """Have what still runs when the process leaves come to its end: threads just stop otherwise."""
-    for cancel in list(_under_way.values()):
-        cancel()
-    wait(list(_under_way), EXIT_SECONDS)
-
-
-atexit.register(_stop_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_under_way.clear)  # the parent's threads are not in the child
+_under_way: Final = _UnderWay()
 
 
 def buffered(stream: Stream[Any], size: int) -> Stream[Any]:

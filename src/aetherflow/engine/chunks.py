@@ -5,7 +5,7 @@ It is one generator for synchronous runs and one for asynchronous runs, which di
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, islice
 from math import ceil
@@ -56,11 +56,11 @@ def chunks_of(
     size = op.size or perf_config.batch_size
     source = stream_over(value, op.name) if elements is None else _Elements(elements)
     number = None if elements is None else ceil(len(elements) / size)
-    # A copy, which does not hold the stream itself: it ends as soon as it is forgotten.
+    # A copy of the slots and a driver apart, which do not hold the stream itself: it ends as soon as it is forgotten.
     chunk = partial(_chunk_slots, op, slots.copy(), number)
     make: Any = _awaiting if driver.awaiting else _blocking
     observe = partial(driver.observer.begin, op.site, slots[PARTITION], (), get_current())
-    generator = make(op, source, size, chunk, driver, work)
+    generator = make(op, source, size, chunk, driver.apart(), work)
     return Stream(feed_of(generator, driver.home()), op.site.span_name, observe, op.site)
 
 
@@ -114,7 +114,7 @@ async def _awaiting(
 
 
 def _checked(op: ChunkedOp, results: Any) -> Iterable[Any] | AsyncIterable[Any]:
-    if isinstance(results, Iterable | AsyncIterable):
+    if isinstance(results, Iterable | AsyncIterable) and not isinstance(results, str | bytes | Mapping):
         return results
-    reason = f"got a {type(results).__name__} for a batch; allowed: an iterable of results"
+    reason = f"got a {type(results).__name__} for a batch; allowed: an iterable of results, such as a list"
     raise StreamError(op.site.span_name, reason)

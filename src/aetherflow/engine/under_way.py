@@ -7,6 +7,7 @@ is asked then how many items it has yielded, too, so that no item pays for being
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
@@ -112,5 +113,12 @@ def _readings(store: Registry) -> list[gauges.Reading]:
     return [(count, dict(attributes)) for attributes, count in found.items()]
 
 
+def _begin_anew() -> None:  # what the parent's other threads were at is not under way in a forked child
+    _apart.clear()
+    _streams.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 gauges.observe(NODE_ACTIVE, registry, _readings)
 registry.before_fold(_tell_items)

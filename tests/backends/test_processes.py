@@ -202,6 +202,25 @@ def test_a_forked_child_has_workers_of_its_own():
     assert finish(program) == ("child True\nparent True\n", "")
 
 
+def test_a_forked_child_does_not_count_the_workers_of_its_parent():
+    """What a child says of its workers is of its own alone: an inherited pool counts nothing."""
+    program = start(
+        """
+        if __name__ == "__main__":
+            from aetherflow.engine.backends.base import backend
+
+            count.map(pid, executor="process").run({"n": 1})
+            pool = backend("process")
+            if (child := os.fork()) == 0:
+                print("child", pool.load(), flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            print("parent", pool.load()[0] > 0)
+        """
+    )
+    assert finish(program) == ("child (0, 0)\nparent True\n", "")
+
+
 def test_a_worker_with_a_provider_of_its_own():
     """Where the application gives workers a provider, spans are emitted there, with real ids in the same trace."""
     program = start(

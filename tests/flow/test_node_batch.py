@@ -27,6 +27,7 @@ from aetherflow import (
     node,
 )
 from aetherflow.engine.pool import default_pool
+from aetherflow.testing import FakeClock
 
 LONG = 60.0
 """Seconds that nobody waits in a test: what is not full by then would time the test out."""
@@ -247,6 +248,25 @@ def test_run_many_takes_no_more_than_it_needs(calls):
     assert [next(outputs) for _ in range(3)] == [0, 2, 4]
     outputs.close()  # type: ignore[attr-defined]  # it is a generator
     assert len(taken) <= 10 * (default_pool().size + 1)
+
+
+def test_run_many_looks_at_the_time_when_an_input_arrives():
+    """Inputs that have waited for ``max_wait`` on the policy's clock go with the next one that arrives."""
+    clock = FakeClock()
+    calls: list[list[int]] = []
+
+    @node(batch=BatchPolicy(size=10, max_wait=5, clock=clock.monotonic))
+    def same(items: list[int]) -> list[int]:
+        calls.append(items)
+        return items
+
+    def source() -> Iterator[int]:
+        for number in range(6):
+            yield number
+            clock.advance(2)  # seconds until the next one
+
+    assert list(same.run_many(source(), max_workers=10)) == list(range(6))
+    assert calls == [[0, 1, 2, 3], [4, 5]]
 
 
 def test_run_many_of_a_flow_fills_batches(calls):

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from aetherflow.resources.batching import (
     BatchResultError,
 )
 from aetherflow.resources.context import BaseFlowContext
-from aetherflow.resources.gathering import Given
+from aetherflow.resources.gathering import Batch, Given
 from aetherflow.telemetry.conventions import (
     BATCH_SIZE,
     BATCH_SIZE_METRIC,
@@ -220,6 +221,22 @@ def test_other_arguments_must_be_the_same_objects():
     )
 
 
+def test_the_order_of_arguments_by_name_does_not_matter():
+    """Calls that give the same objects by name share a batch, in whatever order they name them."""
+    calls = []
+
+    def f(items: list[int], **named: object) -> list[int]:
+        calls.append(items)
+        return items
+
+    given: list[tuple[Given, None]] = [
+        (Given((), 1, (), {"left": calls, "right": None}), None),
+        (Given((), 2, (), {"right": None, "left": calls}), None),
+    ]
+    Batcher(f, size=2, max_wait=LONG).run_all(given)
+    assert calls == [[1, 2]]
+
+
 def test_limits_come_from_the_settings(monkeypatch):
     """Without arguments the limits are those of the environment, read when the batcher is made."""
     monkeypatch.setenv("AETHER_BATCH_SIZE", "7")
@@ -299,6 +316,19 @@ def test_without_retries_all_items_get_the_error():
     assert isinstance(errors[0], ZeroDivisionError)
     assert errors == [errors[0]] * 3
     assert len(calls.items) == 1
+
+
+def test_the_traceback_of_an_error_of_many_does_not_grow():
+    """An error that every caller of a batch raises leads each of them to the function, and to no other caller."""
+    batcher = Batcher(lambda items: [10 // item for item in items], size=3, max_wait=LONG, retry_singly=False)
+    entries = batcher.run_all([(Given((), item, (), {}), None) for item in (1, 0, 5)])
+    lengths = []
+    for entry in entries:
+        with pytest.raises(ZeroDivisionError) as caught:
+            entry.outcome()
+        lengths.append(len(caught.traceback))
+        assert caught.traceback[-1].path == Path(__file__)
+    assert len(set(lengths)) == 1
 
 
 def test_a_single_item_is_not_tried_again():
@@ -403,6 +433,31 @@ async def test_the_item_of_a_cancelled_task_is_dropped():
     assert await asyncio.gather(first, batcher.arun(2), batcher.arun(3)) == [2, 4, 6]
     assert calls.items == [[1, 2, 3]]
     assert batcher.statistics().withdrawn == 2
+
+
+def test_a_loop_that_comes_while_a_batch_lands_disturbs_nobody():
+    """Another event loop may begin to wait at the very moment at which a batch ends."""
+    batcher = Batcher(doubled, size=2, max_wait=LONG)
+    batch = Batch(None, Given((), 1, (), {}), 0.0)
+
+    class Loop(asyncio.SelectorEventLoop):
+        """Has another loop come whenever it is looked up: any other code may run there, on another thread."""
+
+        def __hash__(self) -> int:
+            if self in list(batch.timers) and other not in list(batch.timers):
+                batch.timers[other] = timer
+            return id(self)
+
+    loop = Loop()
+    other = asyncio.SelectorEventLoop()
+    timer = other.call_later(LONG, print)
+    try:
+        batch.timers[loop] = loop.call_later(LONG, print)
+        batcher._land(batch)
+        assert other in batch.timers
+    finally:
+        loop.close()
+        other.close()
 
 
 async def test_a_task_cancelled_too_late_disturbs_nobody():
@@ -521,6 +576,29 @@ def test_leaving_the_interpreter_loses_nothing():
     done = subprocess.run([sys.executable, "-c", EXITING], check=False, timeout=50, capture_output=True, text=True)
     assert done.stderr == ""
     assert sorted(done.stdout.splitlines()) == ["[0, 1]", "[2]"]
+
+
+def test_what_is_flushed_at_exit_is_flushed_once():
+    """Leaving flushes once what is alive then, however many batchers came and went before."""
+    program = """
+import gc
+from aetherflow.resources.leaving import flush_at_exit
+
+class Flushed:
+    def flush(self):
+        print("flushed")
+
+    def is_busy(self):
+        return False
+
+for _ in range(3):
+    flush_at_exit(last := Flushed())
+    del last
+    gc.collect()
+flush_at_exit(last := Flushed())
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=50, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("flushed\n", "")
 
 
 FORKED = """

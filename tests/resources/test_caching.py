@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from traceback import walk_tb
 
 import pytest
 from dependency_injector import providers
@@ -22,6 +23,7 @@ from aetherflow.config import PerformanceConfig
 from aetherflow.errors import ConfigurationError
 from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheService, NotCacheableError
 from aetherflow.resources.context import BaseFlowContext
+from aetherflow.resources.entries import Flight
 from aetherflow.resources.scoped_cache import ScopedCache
 from aetherflow.telemetry.conventions import CACHE_ENTRIES, CACHE_NAME, CACHE_REQUESTS, CACHE_RESULT
 from aetherflow.testing import CapturedTelemetry, FakeClock
@@ -312,6 +314,35 @@ def test_an_error_goes_to_all_who_wait():
     assert errors == {compute.outcome}
 
 
+def test_an_error_is_as_long_for_all_who_wait():
+    """The traceback of an exception that many raise leads each of them to the computation, and to no other of them."""
+    compute = Held(ValueError("no"))
+    lengths = []
+    turn = threading.Lock()
+
+    class Turns(CacheService[int]):
+        """Lets those who waited go on one after the other, so that each finds what the one before has added."""
+
+        def _shared(self, flight: Flight) -> int:
+            with turn:
+                try:
+                    return super()._shared(flight)
+                except ValueError as error:
+                    lengths.append(len(list(walk_tb(error.__traceback__))))
+                    raise
+
+    cache = Turns()
+    with ThreadPoolExecutor(4) as threads:
+        leader = threads.submit(cache.get_or_compute, "a", compute)
+        compute.begun.wait()
+        others = [threads.submit(cache.get_or_compute, "a", never) for _ in range(3)]
+        until(lambda: waiting(cache, "a") == 3)
+        compute.go.set()
+        assert {future.exception() for future in (leader, *others)} == {compute.outcome}
+    assert lengths == [lengths[0]] * 3
+    assert lengths[0] > 2
+
+
 async def test_tasks_that_miss_at_once_compute_once():
     """Of tasks that ask for one key at once, the first computes and the others get its result."""
     cache = CacheService[int]()
@@ -413,6 +444,25 @@ def test_an_interrupted_thread_leaves_the_computation_to_the_next():
         compute.go.set()
         leader.result()
         assert other.result() == 7
+
+
+def test_a_computation_closed_in_another_context_leaves_it_to_the_next():
+    """Where what computes is closed from a context that is not its own, those who wait do not wait for ever."""
+    cache = CacheService[int]()
+
+    async def compute() -> int:
+        await asyncio.Event().wait()
+        raise AssertionError("went on")
+
+    async def follow() -> int:
+        leader = cache.aget_or_compute("a", compute)
+        copy_context().run(leader.send, None)
+        follower = asyncio.ensure_future(asyncio.to_thread(cache.get_or_compute, "a", lambda: 7))
+        await auntil(lambda: waiting(cache, "a") == 1)
+        leader.close()
+        return await asyncio.wait_for(follower, 10)
+
+    assert asyncio.run(follow()) == 7
 
 
 # --- what would wait for itself ----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, wait
@@ -27,12 +26,14 @@ class Batches:
 
     Args:
         size: Runs that fill a batch.
-        max_wait: Seconds that a run waits for others at most.
+        max_wait: Seconds after which a run waits for no more than the next input to arrive.
+        clock: Monotonic time in seconds.
         run: Runs the flow on many inputs at once; None where it is more than that node.
     """
 
     size: int
     max_wait: float
+    clock: Callable[[], float]
     run: Callable[[Sequence[Any]], Sequence[Outcome]] | None
 
 
@@ -72,7 +73,7 @@ def run_many(
         outputs = each(run, inputs, max_workers or max(pool.size, batches.size), pool)
     else:
         size = min(batches.size, max_workers or batches.size)
-        chunks = _chunks(inputs, size, batches.max_wait)
+        chunks = _chunks(inputs, size, batches.max_wait, batches.clock)
         outputs = _spread(each(batches.run, chunks, max(1, max_workers // size) if max_workers else pool.size, pool))
     return _shown(outputs, name, len(inputs) if isinstance(inputs, Sized) else None) if progress else outputs
 
@@ -128,14 +129,17 @@ def _as_ready(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
         _settle(flying)
 
 
-def _chunks(inputs: Iterable[Any], size: int, max_wait: float) -> Iterator[list[Any]]:
-    """Yield inputs in lists that are full, or whose first one has waited long enough."""
+def _chunks(inputs: Iterable[Any], size: int, max_wait: float, clock: Callable[[], float]) -> Iterator[list[Any]]:
+    """Yield inputs in lists that are full, or whose first one has waited long enough when the next one arrives.
+
+    Nobody looks at the time in between: while the source itself waits, so does what it has given.
+    """
     chunk: list[Any] = []
     due = 0.0
     for item in inputs:
-        due = due if chunk else time.monotonic() + max_wait
+        due = due if chunk else clock() + max_wait
         chunk.append(item)
-        if len(chunk) >= size or time.monotonic() >= due:
+        if len(chunk) >= size or clock() >= due:
             yield chunk
             chunk = []
     if chunk:

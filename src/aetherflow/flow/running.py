@@ -178,7 +178,8 @@ class Runner:
             return None
         is_one = isinstance(self._step, Call) and self._step.task.given is not None
         together = partial(self._run_together, context=context) if is_one else None
-        return Batches(max(each.size for each in batchers), max(each.max_wait for each in batchers), together)
+        slowest = max(batchers, key=lambda each: each.max_wait)
+        return Batches(max(each.size for each in batchers), slowest.max_wait, slowest.clock, together)
 
     def _run_together(self, inputs: Sequence[Any], context: AnyContext | None) -> list[Outcome]:
         """Run the one batched node that the flow is; what is wrong with one input fails its run alone."""

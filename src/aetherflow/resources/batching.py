@@ -120,6 +120,7 @@ class Batcher(Generic[T, R]):
         self.name: str = name
         self.size = perf_config.batch_size if size is None else size
         self.max_wait = perf_config.max_batch_wait_time if max_wait is None else max_wait
+        self.clock = clock
         self._gathering = Gathering(name, self.size, self.max_wait, clock)
         self._carrier = Carrier(self._gathering, func, self._land, retry_singly=retry_singly)
         self._on_item = on_item
@@ -333,7 +334,7 @@ class Batcher(Generic[T, R]):
 
     def _land(self, batch: Batch) -> None:
         """Let those go on who wait for a batch that has ended."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Entry]] = {loop: [] for loop in batch.timers}
+        by_loop: dict[asyncio.AbstractEventLoop, list[Entry]] = {loop: [] for loop in list(batch.timers)}
         for entry in batch.entries:
             if entry.is_helpful:
                 open_gate(entry.gate)

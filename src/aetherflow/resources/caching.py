@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, get_args
 
@@ -293,7 +293,7 @@ class CacheService(Generic[V]):
             self.counts.coalesced += 1
         self._tell("coalesced")
         if flight.error is not None:
-            raise flight.error
+            raise flight.error.with_traceback(flight.trace)  # not what others who raised it have added
         return flight.value  # type: ignore[no-any-return]  # as above
 
     @contextmanager
@@ -303,11 +303,12 @@ class CacheService(Generic[V]):
         try:
             yield
         except Exception as error:
-            flight.error = error
+            flight.fail(error)
             raise
         finally:
-            above.reset(token)
             self._land(key, flight)
+            with suppress(ValueError):  # closed in another context, which has nothing to be reset
+                above.reset(token)
 
     def _land(self, key: Hashable, flight: Flight) -> None:
         with self._changing():

@@ -99,7 +99,7 @@ class Carrier:
             told.__cause__ = None if told is error else error
             for entry in batch.entries:
                 if not entry.is_done:
-                    entry.error = told
+                    entry.fail(told)
             if told is not error:
                 raise
         finally:
@@ -138,7 +138,7 @@ class Carrier:
         try:
             (result,) = await self._results(batch, [entry])
         except Exception as error:  # noqa: BLE001  # raised to the caller of this item
-            entry.error = error
+            entry.fail(error)
         else:
             _settle(entry, result)
 
@@ -160,7 +160,7 @@ class Carrier:
 
 def _settle(entry: Entry, result: Any) -> None:
     if isinstance(result, BaseException):
-        entry.error = result
+        entry.fail(result)
     else:
         entry.result = result
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
 from cachetools import TTLCache
@@ -128,13 +129,18 @@ def value_of(kept: Any) -> Any:
 class Flight:
     """One computation under way, and who waits for it; ``loop`` is where it is awaited."""
 
-    __slots__ = ("error", "loop", "value", "waiters")
+    __slots__ = ("error", "loop", "trace", "value", "waiters")
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
         self.waiters: list[Waiter[None]] = []
         self.value: Any = NOTHING
         self.error: Exception | None = None
+        self.trace: TracebackType | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Keep an error, and the traceback that it has now."""
+        self.error, self.trace = error, error.__traceback__
 
     @property
     def has_landed(self) -> bool:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.trace import SpanContext
@@ -130,6 +131,7 @@ class Entry:
         "placement",
         "result",
         "since",
+        "trace",
     )
     since: float
     placement: Placement
@@ -149,6 +151,7 @@ class Entry:
         self.batch: Batch | None = None
         self.result: Any = _NOTHING
         self.error: BaseException | None = None
+        self.trace: TracebackType | None = None
         if loop is not None:
             self.future: asyncio.Future[None] = loop.create_future()
         elif waits:
@@ -160,10 +163,14 @@ class Entry:
         """Whether there is a result or an error."""
         return self.result is not _NOTHING or self.error is not None
 
+    def fail(self, error: BaseException) -> None:
+        """Keep an error, and the traceback that it has now."""
+        self.error, self.trace = error, error.__traceback__
+
     def outcome(self) -> Any:
         """Return the result, or raise the error."""
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(self.trace)  # not what other callers who raised it have added
         return self.result
 
 
@@ -356,5 +363,5 @@ class Gathering:
 
 
 def _key(given: Given) -> tuple[object, ...]:
-    named = tuple((name, id(value)) for name, value in given.named.items())
+    named = tuple(sorted((name, id(value)) for name, value in given.named.items()))
     return (tuple(map(id, given.lead)), tuple(map(id, given.rest)), named)

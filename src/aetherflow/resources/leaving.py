@@ -33,6 +33,7 @@ def flush_at_exit(what: Flushed) -> None:
     # Registered with the first of them, since the last registered comes first: before telemetry that was set up earlier
     # in the program, so that spans of this still get out.
     if not _alive:
+        atexit.unregister(_flush)  # of others, which are gone
         atexit.register(_flush)
     _alive.add(what)
 

@@ -51,6 +51,8 @@ class ProcessBackend:
     def load(self) -> tuple[int, int]:
         """Return how many workers there are, and how many executions are not done."""
         pool = self._pool
+        if os.getpid() != self._owner:  # a forked child can neither look at its parent's workers nor call them its own
+            return 0, 0
         return 0 if pool is None else len(_processes(pool)), len(self._unfinished)
 
     def _submitted(self, payload: bytes) -> Future[bytes]:

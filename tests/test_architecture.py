@@ -28,6 +28,7 @@ FLOORS = {
     "resources": 4,
     "analysis": 4,
     "engine": 5,
+    "report": 5,
     "flow": 6,
     "testing": 7,
     "cli": 7,

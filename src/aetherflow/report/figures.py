@@ -1,0 +1,241 @@
+"""The numbers of a report: latencies, health, batches, caches, pools and executors, from metrics or else from spans."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from aetherflow.analysis.histograms import (
+    Counts,
+    ExponentialBuckets,
+    Histogram,
+    merge_histograms,
+)
+from aetherflow.analysis.metric_points import Series
+from aetherflow.analysis.metrics import Job
+from aetherflow.analysis.spans import Span
+from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.conventions import MetricDefinition
+
+__all__ = ["Recorded", "bars", "counted", "latencies", "levels", "recorded", "summary", "usage"]
+
+Recorded = Mapping[Series, Histogram]
+"""What was recorded of one metric, over all jobs."""
+
+_MOST_BARS: Final = 48
+_SPAN_SCALE: Final = 5
+"""Of histograms made from spans: buckets 2.2 % wide."""
+
+
+def recorded(jobs: Iterable[Job], metric: MetricDefinition) -> Recorded:
+    """Give what all jobs recorded of a metric, by series."""
+    found: defaultdict[Series, list[Histogram]] = defaultdict(list)
+    for job in jobs:
+        for series, histogram in job.histograms.items():
+            if series.metric == metric.name:
+                found[series].append(histogram)
+    return {series: merged for series, parts in found.items() if (merged := merge_histograms(parts))}
+
+
+def counted(jobs: Iterable[Job], metric: MetricDefinition, attribute: str, by: str) -> dict[str, dict[str, float]]:
+    """Give what all jobs counted of a metric, by the values of two attributes."""
+    found: dict[str, dict[str, float]] = {}
+    for job in jobs:
+        for series, value in job.sums.items():
+            if series.metric == metric.name:
+                part = found.setdefault(series.get(attribute) or "", {})
+                part[series.get(by) or ""] = part.get(series.get(by) or "", 0.0) + value
+    return found
+
+
+def levels(jobs: Iterable[Job], metric: MetricDefinition, attribute: str, by: str = "") -> dict[str, dict[str, Any]]:
+    """Give what a level stood at, last and at most, by the values of two attributes, over all jobs."""
+    found: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        for series, level in job.levels.items():
+            if series.metric == metric.name:
+                part = found.setdefault(series.get(attribute) or "", {})
+                before = part.get(series.get(by) or "", {"last": 0.0, "most": 0.0})
+                part[series.get(by) or ""] = {
+                    "last": before["last"] + level.last,
+                    "most": max(before["most"], level.largest),
+                }
+    return found
+
+
+def summary(histogram: Histogram) -> dict[str, Any]:
+    """Give count, mean, quantiles, extremes and bars of a histogram."""
+    p50, p95, p99 = histogram.quantiles(0.5, 0.95, 0.99) or (None, None, None)
+    return {
+        "count": histogram.count,
+        "mean": histogram.mean,
+        "p50": p50,
+        "p95": p95,
+        "p99": p99,
+        "min": histogram.minimum,
+        "max": histogram.maximum,
+        "bars": bars(histogram),
+    }
+
+
+def bars(histogram: Histogram) -> list[tuple[float, float, int]]:
+    """Give the buckets of a histogram as few enough to look at: low, high and how many values are between.
+
+    Open ends are closed where the extremes say how far values go; empty buckets at the ends are left out.
+    """
+    buckets = histogram.buckets
+    while isinstance(buckets, ExponentialBuckets) and len(buckets.positive.counts) > _MOST_BARS:
+        buckets = buckets.coarsened(buckets.scale - 1)
+    found = []
+    for position, count in enumerate(buckets.held()):
+        low, high, _ = buckets.at(position)
+        if math.isinf(high):
+            high = histogram.maximum if histogram.maximum is not None else low * 2 or 1.0
+        found.append((max(low, 0.0) if math.isinf(low) else low, max(low, high), count))
+    full = [place for place, (_, _, count) in enumerate(found) if count]
+    return [bar for bar in found[full[0] : full[-1] + 1] if bar[1] > bar[0] or bar[2]] if full else []
+
+
+def latencies(jobs: Sequence[Job], spans: Iterable[Span]) -> list[dict[str, Any]]:
+    """Tell how long runs and nodes took: all of them where metrics say so, else those whose spans there are.
+
+    Returns:
+        For each: ``kind`` (run, node or operation), ``flow``, ``name``, ``errors``, ``source``, and its `summary`.
+    """
+    parts: dict[tuple[str, str, str], tuple[list[Histogram], int]] = {}
+    for metric, kind, attribute in (
+        (names.RUN_DURATION, "run", names.FLOW_NAME),
+        (names.NODE_DURATION, "node", names.NODE_NAME),
+        (names.OPERATION_DURATION, "operation", names.OPERATION_NAME),
+    ):
+        for series, histogram in recorded(jobs, metric).items():
+            group = series.get(names.MONITOR_NAME if kind == "operation" else names.FLOW_NAME) or ""
+            key = (kind, group, series.get(attribute) or "")
+            found, errors = parts.get(key, ([], 0))
+            failed = histogram.count if series.get(names.ERROR_TYPE) is not None else 0
+            parts[key] = [*found, histogram], errors + failed
+    source = "metrics"
+    if not any(kind in ("run", "node") for kind, _, _ in parts):
+        parts |= _of_spans(spans)
+        source = "spans"
+    return [
+        {"kind": kind, "flow": flow, "name": name, "errors": errors, "source": source, **summary(merged)}
+        for (kind, flow, name), (found, errors) in parts.items()
+        if (merged := merge_histograms(found)) and merged.count
+    ]
+
+
+def _of_spans(spans: Iterable[Span]) -> dict[tuple[str, str, str], tuple[list[Histogram], int]]:
+    durations: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+    errors: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+    for span in spans:
+        key = _kind_of(span)
+        durations[key].append(span.duration)
+        errors[key] += span.failed
+    return {key: ([_histogram(values)], errors[key]) for key, values in durations.items()}
+
+
+def _kind_of(span: Span) -> tuple[str, str, str]:
+    flow = str(span.attributes.get(names.FLOW_NAME) or span.resource.service)
+    if names.FLOW_NODES in span.attributes:
+        return "run", flow, flow
+    return "node", flow, str(span.attributes.get(names.NODE_NAME) or span.name)
+
+
+def _histogram(values: Sequence[float]) -> Histogram:
+    """Make a histogram of durations in seconds."""
+    held: defaultdict[int, int] = defaultdict(int)
+    for value in values:
+        if value > 0:
+            held[math.ceil(math.log2(value) * 2**_SPAN_SCALE) - 1] += 1
+    low = min(held, default=0)
+    counts = tuple(held.get(index, 0) for index in range(low, max(held, default=-1) + 1))
+    buckets = ExponentialBuckets(_SPAN_SCALE, len(values) - sum(counts), 0.0, Counts(low, counts))
+    return Histogram(len(values), math.fsum(values), buckets, min(values), max(values))
+
+
+def usage(jobs: Sequence[Job], spans: Iterable[Span]) -> dict[str, Any]:
+    """Tell how batches, caches, pools and executors were used.
+
+    Returns:
+        ``batches``, ``caches``, ``pools`` and ``executors``: a row for each by name, times in seconds.
+    """
+    seen = list(spans)
+    return {
+        "batches": _batches(jobs) or _batches_of_spans(seen),
+        "caches": list(_caches(jobs)) or _caches_of_spans(seen),
+        "pools": list(_pools(jobs)),
+        "executors": list(_executors(jobs)),
+    }
+
+
+def _batches(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    waits = {series.get(names.NODE_NAME): each for series, each in recorded(jobs, names.BATCH_WAIT_METRIC).items()}
+    return [
+        {
+            "name": name,
+            "source": "metrics",
+            "size": summary(sizes),
+            "wait": summary(waits[name]) if name in waits else None,
+        }
+        for series, sizes in recorded(jobs, names.BATCH_SIZE_METRIC).items()
+        for name in [series.get(names.NODE_NAME) or ""]
+    ]
+
+
+def _batches_of_spans(spans: Iterable[Span]) -> list[dict[str, Any]]:
+    """Tell of batches from their own spans, which are those with a size and without a place in a fan-out."""
+    sizes: defaultdict[str, list[float]] = defaultdict(list)
+    for span in spans:
+        size = span.attributes.get(names.BATCH_SIZE)
+        if isinstance(size, int) and span.links and names.BATCH_INDEX not in span.attributes:
+            sizes[str(span.attributes.get(names.NODE_NAME, span.name))].append(float(size))
+    return [
+        {"name": name, "source": "spans", "size": summary(_histogram(values)), "wait": None}
+        for name, values in sizes.items()
+    ]
+
+
+def _caches(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    entries = levels(jobs, names.CACHE_ENTRIES, names.CACHE_NAME)
+    for name, results in counted(jobs, names.CACHE_REQUESTS, names.CACHE_NAME, names.CACHE_RESULT).items():
+        held = entries.get(name, {}).get("")
+        yield {"name": name, "source": "metrics", "results": results, "entries": held["last"] if held else None}
+
+
+def _caches_of_spans(spans: Iterable[Span]) -> list[dict[str, Any]]:
+    found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for span in spans:
+        hit = span.attributes.get(names.NODE_CACHE_HIT)
+        if isinstance(hit, bool):
+            results = found[str(span.attributes.get(names.NODE_NAME, span.name))]
+            results["hit" if hit else "miss"] = results.get("hit" if hit else "miss", 0.0) + 1
+    return [{"name": name, "source": "spans", "results": results, "entries": None} for name, results in found.items()]
+
+
+def _pools(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    waits = {series.get(names.POOL_NAME): each for series, each in recorded(jobs, names.POOL_WAIT).items()}
+    waiting = levels(jobs, names.POOL_WAITING, names.POOL_NAME)
+    objects = levels(jobs, names.POOL_OBJECTS, names.POOL_NAME, names.POOL_STATE)
+    for name in dict.fromkeys([*objects, *(each or "" for each in waits)]):
+        yield {
+            "name": name,
+            "states": objects.get(name, {}),
+            "waiting": waiting.get(name, {}).get(""),
+            "wait": summary(waits[name]) if name in waits else None,
+        }
+
+
+def _executors(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    waits = {series.get(names.EXECUTOR_NAME): each for series, each in recorded(jobs, names.EXECUTOR_WAIT).items()}
+    workers = levels(jobs, names.EXECUTOR_WORKERS, names.EXECUTOR_NAME, names.EXECUTOR_STATE)
+    queues = levels(jobs, names.EXECUTOR_QUEUE, names.EXECUTOR_NAME, names.EXECUTOR_STATE)
+    for name in dict.fromkeys([*workers, *(each or "" for each in waits)]):
+        yield {
+            "name": name,
+            "states": workers.get(name, {}),
+            "queue": queues.get(name, {}),
+            "wait": summary(waits[name]) if name in waits else None,
+        }

@@ -124,6 +124,30 @@ def test_the_least_recently_used_goes_first():
     assert cache.statistics().evicted == 1
 
 
+def test_a_hit_hashes_its_key_for_the_look_up_alone():
+    """A key whose hash is costly is hashed no more often on a hit than the entries themselves do to find it."""
+
+    class Key:
+        def __init__(self) -> None:
+            self.hashes = 0
+
+        def __hash__(self) -> int:
+            self.hashes += 1
+            return 1
+
+    def hashes(ask: Callable[[Key], object]) -> int:
+        key.hashes = 0
+        ask(key)
+        return key.hashes
+
+    key = Key()
+    cache = CacheService[int]()
+    cache.set(key, 1)
+    expected = hashes(lambda key: cache._entries[key])
+    assert hashes(lambda key: cache.get_or_compute(key, never)) == expected
+    assert hashes(cache.get) == expected
+
+
 def test_limits_come_from_the_settings(monkeypatch):
     """Without arguments the limits are those of the environment, read when the cache is made."""
     monkeypatch.setenv("AETHER_CACHE_SIZE", "7")

@@ -204,7 +204,6 @@ class CacheService(Generic[V]):
 
     def get(self, key: Hashable, default: V | None = None) -> V | None:
         """Return what is kept for a key, else the default; counts as a hit or a miss."""
-        self._check_key(key)
         with self._lock:
             kept = self._kept(key)
             if kept is not NOTHING:
@@ -266,7 +265,6 @@ class CacheService(Generic[V]):
         self, key: Hashable, kind: Callable[[float], W], loop: asyncio.AbstractEventLoop | None = None
     ) -> tuple[Any, Flight | None, W | None]:
         """Return what is kept, or the computation that the caller leads, or one that it waits for and with what."""
-        self._check_key(key)
         with self._lock:
             kept = self._kept(key)
             if kept is not NOTHING:
@@ -326,6 +324,9 @@ class CacheService(Generic[V]):
             return self._entries[key]
         except KeyError:
             return NOTHING
+        except TypeError:
+            self._check_key(key)  # only now: on a hit, no more hashes are taken than the look-up takes
+            raise
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

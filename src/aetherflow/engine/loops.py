@@ -10,10 +10,12 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, TypeVar
 
 from aetherflow.engine.pool import Outcome, default_pool, lent_thread
+from aetherflow.resources.leaving import flush_at_exit
 
 __all__ = ["Home", "drive", "off_loop", "run_coroutine", "running_loop"]
 
@@ -22,6 +24,9 @@ Loop = asyncio.AbstractEventLoop
 
 GRACE_SECONDS: Final = 3.0
 """A coroutine whose wait was interrupted has this long to end, and to run its ``finally`` clauses."""
+
+SETTLE_SECONDS: Final = 0.5
+"""When the process leaves, what closes generators on a background loop has this long before the rest are closed."""
 
 _depth: Final[ContextVar[int]] = ContextVar("aetherflow_loop_depth", default=0)
 _lock = threading.Lock()
@@ -38,8 +43,36 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+class _Leaving:
+    """Closes the asynchronous generators that were left alone: the threads of their loops just stop at exit."""
+
+    def __init__(self) -> None:
+        self._closing: list[Future[None]] = []
+
+    def flush(self) -> None:
+        """Have all closed."""
+        self._closing += [asyncio.run_coroutine_threadsafe(_close_generators(loop), loop) for loop in _loops]
+
+    def is_busy(self) -> bool:
+        """Tell whether some are not."""
+        return not all(closed.done() for closed in self._closing)
+
+
+_leaving: Final = _Leaving()
+
+
+async def _close_generators(loop: Loop) -> None:
+    loop.set_exception_handler(lambda _, __: None)  # of one that is in the middle of an item: it cannot be closed
+    under_way = asyncio.all_tasks() - {asyncio.current_task()}
+    if under_way:
+        await asyncio.wait(under_way, timeout=SETTLE_SECONDS)
+    await loop.shutdown_asyncgens()
+
+
 def _loop(depth: int) -> Loop:
     with _lock:
+        if not _loops:
+            flush_at_exit(_leaving)
         while len(_loops) <= depth:
             loop = asyncio.new_event_loop()
             name = f"aetherflow-loop-{len(_loops)}"

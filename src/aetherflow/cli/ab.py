@@ -17,7 +17,8 @@ from rich.text import Text
 from aetherflow.analysis.metrics import Job
 from aetherflow.analysis.regression import compare_pairs
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least
-from aetherflow.cli.regress import add_report_arguments, read_side, report, rules_of
+from aetherflow.cli.regress import add_report_arguments, report, rules_of
+from aetherflow.cli.sources import read_side
 from aetherflow.cli.terminal import format_seconds
 from aetherflow.cli.trials import Trial, checked_out, find_commit, interleaved, run_trial, toplevel
 from aetherflow.telemetry.export_file import DIRECTORY_VARIABLE

@@ -14,7 +14,7 @@ from aetherflow.analysis.advice import Advice, advise
 from aetherflow.analysis.run_evidence import gather_runs
 from aetherflow.analysis.spans import Span, read_spans
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
-from aetherflow.cli.regress import read_side
+from aetherflow.cli.sources import Source, listed, read_side, source
 from aetherflow.cli.terminal import printable
 from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory
 
@@ -26,10 +26,11 @@ _SIZES: Final = {"k": 1024, "M": 1024**2, "G": 1024**3}
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths",
-        type=Path,
+        type=source,
         nargs="*",
-        metavar="PATH",
-        help="OTLP JSON of metrics and traces: files, or folders "
+        metavar="PATH|URL",
+        help="OTLP JSON of metrics and traces: files, or folders; metrics also from a Prometheus server, "
+        "http://host:9090?range=1h "
         f"(default: what {DIRECTORY_VARIABLE} names, or {DEFAULT_DIRECTORY}/)",
     )
     parser.add_argument(
@@ -56,7 +57,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     jobs = read_side(paths, consoles)
     runs = gather_runs(_spans(paths))
     if not jobs and not runs.flows:
-        raise UsageError(f"there is no telemetry in {', '.join(map(str, paths))}; run the program first")
+        raise UsageError(f"there is no telemetry in {listed(paths)}; run the program first")
     found = advise(jobs, runs, dict(arguments.size))
     if arguments.format == "json":
         told = [{name: getattr(point, name) for name in Advice.__slots__} for point in found]
@@ -70,9 +71,9 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     return ExitCode.FINE
 
 
-def _spans(paths: Sequence[Path]) -> Iterator[Span]:
+def _spans(sources: Sequence[Source]) -> Iterator[Span]:
     """Read the traces in files, and of folders those that are named so."""
-    for path in paths:
+    for path in (each for each in sources if isinstance(each, Path)):
         for file in sorted(path.rglob("traces-*.jsonl*")) if path.is_dir() else (path,):
             yield from read_spans(file)
 

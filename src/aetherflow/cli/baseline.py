@@ -14,7 +14,8 @@ from rich.text import Text
 
 from aetherflow.analysis.baselines import BaselineFile, add_runs, find_baselines, prune_runs, this_machine
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least
-from aetherflow.cli.regress import add_runner_argument, read_side
+from aetherflow.cli.regress import add_runner_argument
+from aetherflow.cli.sources import SOURCES, listed, read_side, source
 from aetherflow.cli.terminal import format_count
 
 __all__ = ["COMMAND"]
@@ -24,7 +25,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     add = actions.add_parser("add", help="append accepted runs", allow_abbrev=False)
     add.add_argument("folder", type=Path, metavar="DIR", help="where baselines are kept")
-    add.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files of OTLP JSON metrics, or folders")
+    add.add_argument("paths", type=source, nargs="+", metavar="PATH|URL", help=SOURCES)
     add_runner_argument(add)
     lists = actions.add_parser("list", help="list what is kept", allow_abbrev=False)
     lists.add_argument("folder", type=Path, metavar="DIR", help="where baselines are kept")
@@ -48,7 +49,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
 def _add(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     jobs = read_side(arguments.paths, consoles)
     if not jobs:
-        raise UsageError(f"there are no metrics in {', '.join(map(str, arguments.paths))}")
+        raise UsageError(f"there are no metrics in {listed(arguments.paths)}")
     machine = this_machine(os.environ, runner=arguments.runner)
     added = add_runs(arguments.folder, machine, jobs, os.environ)
     known = len(jobs) - len(added)

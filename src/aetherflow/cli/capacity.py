@@ -16,7 +16,8 @@ from aetherflow.analysis.capacity import Capacity, Level, find_capacity, replica
 from aetherflow.analysis.usl import Estimate, Scaling
 from aetherflow.cli.charts import Chart, Curve, draw_charts
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, number
-from aetherflow.cli.regress import read_side, write_report
+from aetherflow.cli.regress import write_report
+from aetherflow.cli.sources import listed, read_side, source
 from aetherflow.cli.terminal import format_seconds
 
 __all__ = ["COMMAND"]
@@ -26,7 +27,11 @@ _CURVE_POINTS: Final = 60
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="what 'aetherflow load' exported: files, or folders"
+        "paths",
+        type=source,
+        nargs="+",
+        metavar="PATH|URL",
+        help="what 'aetherflow load' exported: files, folders, or a Prometheus server: http://host:9090?range=1h",
     )
     parser.add_argument("--rate", type=number(above=0), metavar="R", help="tell how many replicas R runs a second take")
     parser.add_argument(
@@ -44,7 +49,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     capacity = find_capacity(read_side(arguments.paths, consoles))
     if not capacity.levels:
         raise UsageError(
-            f"there are no loads in {', '.join(map(str, arguments.paths))} in which a run was due; "
+            f"there are no loads in {listed(arguments.paths)} in which a run was due; "
             "'aetherflow load MODULE:FLOW' makes some"
         )
     replicas = replicas_for(capacity, arguments.rate, arguments.headroom) if arguments.rate else None

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from rich.text import Text
 
 from aetherflow.analysis.baselines import find_baselines, this_machine
-from aetherflow.analysis.metrics import Job, metric_files, read_jobs
 from aetherflow.analysis.regression import Comparison, compare_jobs
 from aetherflow.analysis.regression_rules import Rules, read_rules
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
 from aetherflow.cli.regression_report import FORMATS, render
+from aetherflow.cli.sources import SOURCES, Source, listed, missing, read_side, source
 
 __all__ = [
     "COMMAND",
     "add_report_arguments",
     "add_runner_argument",
     "baseline_paths",
-    "read_side",
     "report",
     "rules_of",
     "write_report",
@@ -37,11 +36,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
             option,
             nargs="+",
             action="extend",
-            type=Path,
+            type=source,
             default=[],
             required=option == "--candidate",
-            metavar="PATH",
-            help=f"{told}: files of OTLP JSON metrics, or folders that hold them",
+            metavar="PATH|URL",
+            help=f"{told}: {SOURCES}",
         )
     parser.add_argument(
         "--require-baseline",
@@ -72,17 +71,15 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     rules = rules_of(arguments)
     candidate = read_side(arguments.candidate, consoles)
     if not candidate:
-        raise UsageError(f"there are no metrics in {_listed(arguments.candidate)}; --candidate must hold some")
-    given = [path for path in arguments.baseline if path.exists()]
-    if given and len(given) < len(arguments.baseline):  # none at all is the first run of all; some is a slip
-        missing = [path for path in arguments.baseline if path not in given]
-        raise UsageError(f"there is no {_listed(missing)}, which --baseline names beside {_listed(given)}")
+        raise UsageError(f"there are no metrics in {listed(arguments.candidate)}; --candidate must hold some")
+    lost = missing(arguments.baseline)
+    given = [each for each in arguments.baseline if each not in lost]
+    if given and lost:  # none at all is the first run of all; some is a slip
+        raise UsageError(f"there is no {listed(lost)}, which --baseline names beside {listed(given)}")
     baseline = read_side(list(baseline_paths(given, arguments.runner, consoles)), consoles)
     if not baseline:
         told = (
-            f"there are no metrics in {_listed(arguments.baseline)}"
-            if arguments.baseline
-            else "--baseline is not given"
+            f"there are no metrics in {listed(arguments.baseline)}" if arguments.baseline else "--baseline is not given"
         )
         if arguments.require_baseline:
             raise UsageError(f"there is no baseline: {told}")
@@ -95,17 +92,18 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     return report(compare_jobs(baseline, candidate, rules), arguments, consoles)
 
 
-def baseline_paths(paths: Iterable[Path], runner: str | None, consoles: Consoles) -> Iterator[Path]:
-    """Give the files and folders to read; of kept baselines the one of this machine.
+def baseline_paths(sources: Iterable[Source], runner: str | None, consoles: Consoles) -> Iterator[Source]:
+    """Give the files, folders and servers to read; of kept baselines the one of this machine.
 
     Args:
-        paths: Files and folders that are there.
+        sources: Files and folders that are there, and servers.
         runner: The class of this runner, where it is known better than from the variables of the CI system.
         consoles: Where it is told that there is none of this machine.
     """
     machine = this_machine(os.environ, runner=runner)
-    for path in paths:
-        kept = {file.machine: file.path for file in find_baselines(path)} if path.is_dir() else {}
+    for path in sources:
+        found = find_baselines(path) if isinstance(path, Path) and path.is_dir() else ()
+        kept = {file.machine: file.path for file in found}
         if not kept:
             yield path
         elif machine in kept:
@@ -118,22 +116,6 @@ def baseline_paths(paths: Iterable[Path], runner: str | None, consoles: Consoles
 def rules_of(arguments: argparse.Namespace) -> Rules:
     """Read the configuration that was named, if one was."""
     return read_rules(arguments.config) if arguments.config else Rules()
-
-
-def read_side(paths: Sequence[Path], consoles: Consoles, *, job: str | None = None) -> list[Job]:
-    """Read the jobs of one side, and tell of lines that were cut short.
-
-    Args:
-        paths: Files and folders.
-        consoles: Where to tell.
-        job: The name of the one job that it all is; None where each run or file is one.
-    """
-
-    def tell_of_cut(path: Path, line: int) -> None:
-        told = f"{path}, line {line}: is cut short, so it is left out"
-        consoles.err.print(Text(told, style="yellow"), soft_wrap=True)
-
-    return read_jobs(metric_files(paths), job=job, on_truncated=tell_of_cut)
 
 
 def report(comparison: Comparison, arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
@@ -168,10 +150,6 @@ def write_report(file: Path, text: str, *, mode: str = "w") -> None:
         raise UsageError(f"{file}: {error.strerror or error}") from error
 
 
-def _listed(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths))
-
-
 COMMAND: Final = Command(
     name="regress",
     summary="tell whether nodes became slower, from exported metrics",
@@ -185,6 +163,7 @@ COMMAND: Final = Command(
         "aetherflow regress --baseline baseline/ --candidate .aetherflow/",
         "aetherflow regress --baseline main/*.jsonl --candidate pr/*.jsonl --config regress.toml",
         "aetherflow regress --baseline baseline/ --candidate now/ --format junit --output regress.xml",
+        "aetherflow regress --baseline 'http://prom:9090?range=14d&run=1198&run=1199' --candidate .aetherflow/",
     ),
     gate=True,
 )

@@ -18,7 +18,8 @@ from aetherflow.analysis.metrics import Job
 from aetherflow.analysis.trend import ChangePoint, Method, Trend, find_trends
 from aetherflow.cli.charts import Chart, Curve, draw_charts, sparkline
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least, number
-from aetherflow.cli.regress import add_runner_argument, baseline_paths, read_side, write_report
+from aetherflow.cli.regress import add_runner_argument, baseline_paths, write_report
+from aetherflow.cli.sources import SOURCES, listed, missing, read_side, source
 from aetherflow.cli.terminal import format_count, format_seconds, printable
 
 __all__ = ["COMMAND"]
@@ -31,10 +32,10 @@ _LARGEST_SHIFT: Final = 10
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths",
-        type=Path,
+        type=source,
         nargs="+",
-        metavar="PATH",
-        help="files of OTLP JSON metrics, or folders; of kept baselines, the one of this machine",
+        metavar="PATH|URL",
+        help=f"{SOURCES}; of kept baselines, the one of this machine",
     )
     parser.add_argument(
         "--node", default="*", metavar="PATTERN", help="only nodes named so, as flow/node (default: all)"
@@ -59,12 +60,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
-    if missing := [path for path in arguments.paths if not path.exists()]:
-        raise UsageError(f"there is no {', '.join(map(str, missing))}")
+    if lost := missing(arguments.paths):
+        raise UsageError(f"there is no {listed(lost)}")
     jobs = read_side(list(baseline_paths(arguments.paths, arguments.runner, consoles)), consoles)
     jobs = jobs[-arguments.last :] if arguments.last else jobs
     if not jobs:
-        raise UsageError(f"there are no metrics in {', '.join(map(str, arguments.paths))}")
+        raise UsageError(f"there are no metrics in {listed(arguments.paths)}")
     trends = [
         trend
         for trend in find_trends(jobs, limit=arguments.limit, method=arguments.method)

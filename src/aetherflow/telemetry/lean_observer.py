@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns, time_ns
+from types import TracebackType
 from typing import Any, Final, Self
 
 from opentelemetry.context import Context, attach, detach, get_current
@@ -18,9 +19,9 @@ from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import Series
 from aetherflow.telemetry.api_observer import ApiObserver, Record, RecordedObservation, SpanObservation
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
-from aetherflow.telemetry.observation import Observation, Site, new_run_id, thread_facts
-from aetherflow.telemetry.sdk_spans import always, current_span, is_random, sampling_of, span_context, with_span
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template, span_context
+from aetherflow.telemetry.observation import Observation, Site, add, new_run_id, offer, thread_facts
+from aetherflow.telemetry.sdk_spans import always, current_span, has_span, is_random, sampling_of, with_span
 
 __all__ = ["LeanObserver"]
 
@@ -44,6 +45,28 @@ class _LeanObservation(SpanObservation):
     @property
     def context(self) -> SpanContext:  # type: ignore[override]  # made when it is asked for
         return self._span.get_span_context()
+
+    @override
+    def __enter__(self) -> Self:
+        self._token = attach(self._current)
+        return self
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None or self._record is not None:
+            super().__exit__(kind, error, traceback)
+            return
+        try:  # what the other does, without its layers
+            now = perf_counter_ns()
+            series, duration = self._site.series, now - self._started
+            add(series, duration)
+            if (kept := series.exemplar) is None or duration > kept[0]:
+                offer(series, duration, self._current)
+            self._span.finish(now)
+        finally:
+            detach(self._token)  # type: ignore[arg-type]  # what attach() gave
 
     @override
     def _close(self, duration: int) -> None:
@@ -148,8 +171,8 @@ class LeanObserver(ApiObserver):
         sampling = self._sampling
         try:
             context = get_current()
-            above = current_span(context).get_span_context()
-            if above.is_valid:
+            above = current_span(context).get_span_context() if has_span(context) else None
+            if above is not None and above.is_valid:
                 if not (above.trace_flags & _SAMPLED or above.is_remote or sampling.below_unsampled):
                     return _SampledOut(site, None, above, self._record)
             elif sampling.root is not None:
@@ -168,7 +191,7 @@ class LeanObserver(ApiObserver):
         if not self._has_lone_lane:
             return None
         context = get_current()
-        if current_span(context).get_span_context().is_valid:
+        if has_span(context) and current_span(context).get_span_context().is_valid:
             return None
         frame = Frame(self._origin, None, self._new_trace_id(), self._root_flags, _ROOT_STATE, thread_facts(), 0)
         return _LoneLane(context, frame, self._new_span_id, Rest({names.RUN_ID: new_run_id()}))
@@ -241,9 +264,15 @@ class LeanObserver(ApiObserver):
         outer: Span | None = None,
     ) -> Observation:
         now = perf_counter_ns()
-        offset = outer.frame.offset if type(outer) is LeanSpan else time_ns() - now  # one in a trace
         thread = thread_facts() if site.is_node else None
-        frame = Frame(self._origin, above, trace_id, flags, state, thread, offset)
+        if type(outer) is LeanSpan:
+            frame = None if thread is None else thread.frame
+            if frame is None or frame.parent is not above or frame.origin is not self._origin:
+                frame = Frame(self._origin, above, trace_id, flags, state, thread, outer.frame.offset)
+                if thread is not None:
+                    thread.frame = frame
+        else:
+            frame = Frame(self._origin, above, trace_id, flags, state, thread, time_ns() - now)
         span = LeanSpan(frame, site.template or _template(site), self._new_span_id(), now, rest)
         return _LeanObservation(site, span, context, self._record if site.is_kept else None, now)
 

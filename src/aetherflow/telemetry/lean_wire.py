@@ -12,8 +12,9 @@ from typing import Final
 from opentelemetry.trace import Link, Status
 
 from aetherflow.telemetry import wire, wire_json
+from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Frame, Template
+from aetherflow.telemetry.lean_parts import Frame, Rest, Template
 from aetherflow.telemetry.observation import ThreadFacts
 
 __all__ = ["encode_lean", "encode_lean_json"]
@@ -38,12 +39,20 @@ def encode_lean(span: LeanSpan) -> bytes:
     head, tail = frame.wire or _frame(frame)
     span_id = span.span_id.to_bytes(8, "big")
     varying = _VARYING(b"\x12\x08", span_id, 0x39, span.started, 0x41, span.ended)
-    if rest is None:
-        body = b"".join((head, varying, template.wire or _template(template), tail))
+    own = b"" if rest is None else _own(rest)
+    return wire.delimited(2, b"".join((head, varying, template.wire or _template(template), own, tail)))
+
+
+def _own(rest: Rest) -> bytes:
+    """Encode what few spans have; most that have anything have the identifier of their run alone."""
+    extra = rest.extra
+    if extra is not None and len(extra) == 1 and RUN_ID in extra:
+        own = wire.new_text(RUN_ID, extra[RUN_ID])  # type: ignore[arg-type]  # new_run_id() makes no other
     else:
-        own = wire.attributes(rest.extra) + wire.attributes(rest.late) + b"".join(map(wire.link, map(Link, rest.links)))
-        body = b"".join((head, varying, template.wire or _template(template), own, tail))
-    return wire.delimited(2, body)
+        own = wire.attributes(extra)
+    if rest.late:
+        own += wire.attributes(rest.late)
+    return own + b"".join(map(wire.link, map(Link, rest.links))) if rest.links else own
 
 
 def _is_otherwise(span: LeanSpan) -> bool:
@@ -69,13 +78,10 @@ def _thread(thread: ThreadFacts) -> bytes:
 
 def _frame(frame: Frame) -> tuple[bytes, bytes]:
     parent, thread = frame.parent, frame.thread
-    tail = (
-        wire.trace_state(frame.state),
-        b"" if parent is None else wire.parent_id(parent.span_id),
-        b"" if thread is None else thread.wire or _thread(thread),
-        wire.flags(parent),
-    )
-    frame.wire = made = b"\x0a\x10" + frame.trace_id.to_bytes(16, "big"), b"".join(tail)
+    told = b"" if thread is None else thread.wire or _thread(thread)
+    above = b"" if parent is None else wire.parent_id(parent.span_id)
+    tail = b"".join((wire.trace_state(frame.state), above, told, wire.flags(parent)))
+    frame.wire = made = b"\x0a\x10" + frame.trace_id.to_bytes(16, "big"), tail
     return made
 
 

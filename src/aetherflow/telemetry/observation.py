@@ -36,12 +36,16 @@ T = TypeVar("T")
 
 
 class ThreadFacts:
-    """The attributes that tell a thread, made once a thread; what encoders make of them, once as well."""
+    """The attributes that tell a thread, made once a thread; what encoders make of them, once as well.
 
-    __slots__ = ("attributes", "json", "wire")
+    ``frame`` is for whoever begins spans on the thread to keep what the next one is likely to share with the last.
+    """
+
+    __slots__ = ("attributes", "frame", "json", "wire")
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
         self.attributes = attributes
+        self.frame: Any = None
         self.wire: bytes | None = None
         self.json: str | None = None
 

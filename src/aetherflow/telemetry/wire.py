@@ -35,6 +35,7 @@ __all__ = [
     "key_value",
     "link",
     "name_and_kind",
+    "new_text",
     "parent_id",
     "plain",
     "request",
@@ -136,6 +137,11 @@ def key_value(key: str, value: object, field: int = _ATTRIBUTES) -> bytes:
         ValueError: It is an integer of more than 64 bits, or nested too deeply.
     """
     return _key_value(key, any_value(value), field)
+
+
+def new_text(key: str, value: str, field: int = _ATTRIBUTES) -> bytes:
+    """Encode an attribute whose text does not come again: as :func:`key_value`, and nothing is kept of it."""
+    return _key_value(key, _string(value), field)
 
 
 def _key_value(key: str, encoded: bytes, field: int) -> bytes:

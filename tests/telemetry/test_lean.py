@@ -95,6 +95,7 @@ Act = Callable[[Span], object]
 ACTS: dict[str, Act] = {
     "attribute": lambda span: span.set_attribute("mine", (1, 2)),
     "attributes": lambda span: span.set_attributes({"a": "x", names.NODE_NAME: "renamed"}),
+    "attributes of all kinds": lambda span: span.set_attributes({"b": 1, "mine": (1, 2), "": 3, "c": object()}),  # type: ignore[dict-item]
     "invalid attribute": lambda span: span.set_attribute("", 1),
     "many attributes": lambda span: span.set_attributes({f"k{n}": n for n in range(200)}),
     "event": lambda span: span.add_event("said", {"n": 1}, 5),

@@ -11,8 +11,13 @@ import pytest
 from aetherflow import BatchPolicy, CachePolicy, CacheService, ObjectPool, RetryPolicy, node
 from aetherflow.engine.pool import ThreadPool
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.accumulators import Registry, Series
+from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver
 from aetherflow.telemetry.capture import CapturedTelemetry
+from aetherflow.telemetry.observation import Observer
 from aetherflow.telemetry.observer import current_observer
+from aetherflow.telemetry.profile_rules import Rules
+from aetherflow.telemetry.profiling import ProfilingObserver
 
 
 @pytest.fixture
@@ -245,3 +250,28 @@ def test_batches_tell_their_sizes_and_how_long_items_waited(captured: CapturedTe
     assert sizes.count >= 3
     assert sizes.explicit_bounds == tuple(names.SIZE_BOUNDARIES)
     assert waits.min >= 0
+
+
+@pytest.mark.parametrize("way", ["metered", "recorded", "profiled"])
+def test_many_values_at_once_are_kept_as_one_by_one(way: str) -> None:
+    """The store and the application's own instruments are told the same, whichever observer is in use."""
+    recorded: dict[Series, list[int]] = {}
+
+    def record(series: Series, value: int, context: object) -> None:
+        recorded.setdefault(series, []).append(value)
+
+    recording = ApiObserver(None, record)
+    observers: dict[str, Observer] = {
+        "metered": MeteringObserver(),
+        "recorded": recording,
+        "profiled": ProfilingObserver(recording, Rules()),
+    }
+    store = Registry()
+    singly, together = (store.series(names.BATCH_WAIT_METRIC, {names.NODE_NAME: name}) for name in ("a", "b"))
+    values = [3, 1, 2]
+    for value in values:
+        observers[way].keep(singly, value)
+    observers[way].keep_all(together, values)
+    assert together.totals() == singly.totals()
+    assert together.totals().count == 3
+    assert recorded.get(together) == recorded.get(singly) == (None if way == "metered" else values)

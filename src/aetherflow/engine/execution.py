@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from opentelemetry.context import get_current
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.feeds import feed_of
@@ -37,10 +37,10 @@ async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
         end_apart(key)
 
 
-def begun(observer: Observer, op: CallOp, slots: Slots) -> Observation:
-    """Return the observation of an execution that begins."""
+def begun(observer: Observer, op: CallOp, slots: Slots, parent: Context | None = None) -> Observation:
+    """Return the observation of an execution that begins; ``parent`` is its context, None for the current one."""
     extra = told(op, slots) if op.upstream else slots[PARTITION]
-    seen = observer.begin(op.site, extra, links(op, slots) if op.links else ())
+    seen = observer.begin(op.site, extra, links(op, slots) if op.links else (), parent)
     if op.span_slot is not None:
         slots[op.span_slot] = seen.context
     return seen

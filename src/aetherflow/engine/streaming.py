@@ -278,7 +278,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         self.tell()
         seen, self._seen = self._seen, None
         if seen is not None:
-            seen.set(STREAM_ITEMS, self._items)
+            seen.set({STREAM_ITEMS: self._items})
             seen.end_apart(failure)
 
     def _tell(self, failure: BaseException | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+from opentelemetry.context import get_current
 from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.execution import begun
@@ -69,10 +70,11 @@ async def _one_batch(
     batcher: Batcher[Any, Any],
     give: Give,
 ) -> None:
+    here = get_current()
     calls: Calls = []
     waiting: list[tuple[Observation, Outcome]] = []
     for (op, slots), outcome in zip(executions, outcomes, strict=True):
-        seen = begun(observer, op, slots)
+        seen = begun(observer, op, slots, here)
         try:
             calls.append((_given(op, slots, seen), seen.context))
         except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
@@ -87,7 +89,6 @@ async def _one_batch(
             seen.end_apart(error)
         raise
     for (seen, outcome), entry in zip(waiting, entries, strict=True):
-        for key, value in entry.placement.attributes().items():
-            seen.set(key, value)
+        seen.set(entry.placement.attributes())
         seen.end_apart(entry.error)
         outcome.value, outcome.error, outcome.done = entry.result, entry.error, entry.error is None

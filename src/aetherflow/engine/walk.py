@@ -97,14 +97,14 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
     copies = []
     for index in range(count):
         copy = slots.copy()
-        extra = {BATCH_INDEX: index, BATCH_COUNT: count}
-        copy[PARTITION] = None if op.is_batched else extra  # whose place among others is that in its batch
+        # A batched node's place among others is that in its batch.
+        copy[PARTITION] = extra = None if op.is_batched else {BATCH_INDEX: index, BATCH_COUNT: count}
         if elements is not None:
             copy[op.source] = element = elements[index]
             for alias in op.aliases:
                 if copy[alias] is value:
                     copy[alias] = element
-            if hasattr(element, "__len__"):
+            if extra is not None and hasattr(element, "__len__"):
                 extra[BATCH_SIZE] = len(element)
         copies.append(copy)
     outcomes = await _executed(op, copies, driver)

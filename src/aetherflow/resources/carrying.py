@@ -108,10 +108,9 @@ class Carrier:
 
     def _measure(self, batch: Batch) -> None:
         try:
-            keep, waits = current_observer().keep, self._waits
-            keep(self._sizes, len(batch.entries))
-            for entry in batch.entries:
-                keep(waits, round(entry.placement.wait * 1e9))
+            observer, entries = current_observer(), batch.entries
+            observer.keep(self._sizes, len(entries))
+            observer.keep_all(self._waits, [round(entry.placement.wait * 1e9) for entry in entries])
         except Exception as failure:  # noqa: BLE001  # telemetry never breaks the host
             shield.caught(failure, "measuring a batch")
 

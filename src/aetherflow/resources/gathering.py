@@ -245,25 +245,28 @@ class Gathering:
         Raises:
             BatcherClosedError: No more items are taken.
         """
+        with self._lock:
+            return self._put(entry, self.clock())
+
+    def _put(self, entry: Entry, now: float) -> Batch:
+        if self.closed:
+            raise BatcherClosedError(self.name)
         given = entry.given
         key = _key(given) if given.lead or given.rest or given.named else None
-        with self._lock:
-            if self.closed:
-                raise BatcherClosedError(self.name)
-            now = entry.since = self.clock()
-            batch = self._open.get(key)
-            is_late = batch is not None and now >= batch.due
-            if batch is None:
-                batch = self._open[key] = Batch(key, given, now + self.max_wait)
-            entry.batch = batch
-            batch.entries.append(entry)
-            is_full = len(batch.entries) >= self.size
-            self._full += is_full
-            if is_full or is_late:
-                self._begin(batch, now, entry)
-            elif entry.is_helpful and batch.keeper is None:
-                batch.keeper = entry
-            return batch
+        batch = self._open.get(key)
+        is_late = batch is not None and now >= batch.due
+        if batch is None:
+            batch = self._open[key] = Batch(key, given, now + self.max_wait)
+        entry.since = now
+        entry.batch = batch
+        batch.entries.append(entry)
+        is_full = len(batch.entries) >= self.size
+        self._full += is_full
+        if is_full or is_late:
+            self._begin(batch, now, entry)
+        elif entry.is_helpful and batch.keeper is None:
+            batch.keeper = entry
+        return batch
 
     def enter_all(self, entries: Iterable[Entry]) -> list[Batch]:
         """Put items into batches at once, so that no others come in between; the last ones do not wait to be filled.
@@ -272,7 +275,8 @@ class Gathering:
             The batches, which are the caller's to carry out.
         """
         with self._lock:
-            batches = list(dict.fromkeys([self.enter(entry) for entry in entries]))
+            now = self.clock()
+            batches = list(dict.fromkeys([self._put(entry, now) for entry in entries]))
             for batch in batches:
                 self.take(batch, batch.entries[-1])
             return batches

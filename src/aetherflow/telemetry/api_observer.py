@@ -21,6 +21,7 @@ from aetherflow.telemetry.observation import (
     Observer,
     Site,
     add,
+    add_all,
     error_type,
     new_run_id,
     offer,
@@ -76,8 +77,8 @@ class SpanObservation(Observation):
         detach(token)  # type: ignore[arg-type]  # what enter() gave: the API types it as a Token
 
     @override
-    def set(self, key: str, value: Any) -> None:
-        self._span.set_attribute(key, value)
+    def set(self, attributes: Mapping[str, Any]) -> None:
+        self._span.set_attributes(attributes)
 
     @override
     def end(self, error: BaseException | None = None) -> None:
@@ -94,6 +95,10 @@ class SpanObservation(Observation):
                 self._close(duration)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "ending a span")
+
+    @override
+    def end_apart(self, error: BaseException | None) -> None:
+        self.end(error)  # which knows where its span is current
 
     def _close(self, duration: int) -> None:
         self._span.end()
@@ -159,6 +164,10 @@ class MeteringObserver:
     def keep(self, series: Series, value: int, context: Context | None = None) -> None:
         """Keep a value that was measured elsewhere."""
         add(series, value)
+
+    def keep_all(self, series: Series, values: Sequence[int]) -> None:
+        """Keep many values that were measured elsewhere."""
+        add_all(series, values)
 
 
 class ApiObserver:
@@ -231,3 +240,12 @@ class ApiObserver:
             self._record(series, value, context)
         elif series.definition.instrument == "histogram":
             offer(series, value, context)
+
+    def keep_all(self, series: Series, values: Sequence[int]) -> None:
+        """Keep many values that were measured elsewhere."""
+        add_all(series, values)
+        if self._record is not None:
+            for value in values:
+                self._record(series, value, None)
+        elif series.definition.instrument == "histogram":
+            offer(series, max(values))

@@ -37,6 +37,7 @@ class _FullSpan(sdk.Span):
 _UNSET: Final = Status(StatusCode.UNSET)
 _PLAIN: Final = frozenset({str, bool, int, float})
 """Types of attributes that need no cleaning."""
+_NAMES: Final = frozenset({str})
 _MOST_LATE: Final = 64
 """Attributes that may come late before a span of the SDK counts them; with those given at first, below any limit."""
 _lock = threading.Lock()
@@ -100,8 +101,13 @@ class LeanSpan(trace.Span, ReadableSpan):
 
     @override
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        for key, value in attributes.items():
-            self.set_attribute(key, value)
+        if self.ended is None and _are_plain(attributes):
+            rest = self.rest or self._open_rest()
+            if rest.full is None and len(rest.late) + len(attributes) <= _MOST_LATE:
+                rest.late.update(attributes)
+                if rest.full is None:  # as above
+                    return
+        self.full().set_attributes(attributes)
 
     def _open_rest(self) -> Rest:
         with _lock:
@@ -307,3 +313,11 @@ class LeanSpan(trace.Span, ReadableSpan):
 
     def __repr__(self) -> str:
         return f'LeanSpan(name="{self.name}", context={self.get_span_context()})'
+
+
+def _are_plain(attributes: Mapping[str, AttributeValue]) -> bool:
+    return (
+        _PLAIN.issuperset(map(type, attributes.values()))
+        and _NAMES.issuperset(map(type, attributes))
+        and "" not in attributes
+    )

@@ -26,8 +26,8 @@ from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry, unkept
 from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
 from aetherflow.telemetry.profile_policy import ProfilePolicy
 
-__all__ = ["Lane", "LoneLane", "Observation", "Observer", "Site", "ThreadFacts", "add", "error_type"]
-__all__ += ["executing_here", "mark_handled", "new_run_id", "offer", "result_of", "thread_facts"]
+__all__ = ["Lane", "LoneLane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
+__all__ += ["error_type", "executing_here", "mark_handled", "new_run_id", "offer", "result_of", "thread_facts"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -204,8 +204,8 @@ class Observation:
     def leave(self, token: object) -> None:
         """Make the span current no longer."""
 
-    def set(self, key: str, value: Any) -> None:
-        """Set an attribute that only the execution itself could tell."""
+    def set(self, attributes: Mapping[str, Any]) -> None:
+        """Set attributes that only the execution itself could tell."""
 
     def end(self, error: BaseException | None = None) -> None:
         """Record how long the execution took and how it ended; call it while the span is current."""
@@ -249,6 +249,13 @@ _MARK: Final = "__aetherflow_trace__"
 def add(series: Series, duration: int) -> None:
     """Keep a duration, in nanoseconds; fold where many are pending."""
     series.add(duration)
+    if len(series.pending) > FOLD_AT:
+        series.relieve()
+
+
+def add_all(series: Series, values: Sequence[int]) -> None:
+    """Do what `add` does with many values."""
+    series.pending.extend(values)
     if len(series.pending) > FOLD_AT:
         series.relieve()
 
@@ -347,4 +354,8 @@ class Observer(Protocol):
             value: Nanoseconds; for a metric in another unit than the second, a number of that.
             context: Where the span is current that it belongs to; None for the current context.
         """
+        ...
+
+    def keep_all(self, series: Series, values: Sequence[int]) -> None:
+        """Do what :meth:`keep` does with many values that belong to the current context, at least one."""
         ...

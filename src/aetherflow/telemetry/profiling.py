@@ -126,6 +126,14 @@ class ProfilingObserver:
         if rule is not None:
             rule.took(value)
 
+    def keep_all(self, series: Series, values: Sequence[int]) -> None:
+        """Keep many values that were measured elsewhere; a long one may make a profile due."""
+        self.inner.keep_all(series, values)
+        rule = self._rules.rule_of_sent(series)
+        if rule is not None:
+            for value in values:
+                rule.took(value)
+
     def due_policy(self, site: Site) -> ProfilePolicy | None:
         """Return the policy by which an execution that is sent away is to be profiled where it arrives."""
         rule = self._rules.sent(site)
@@ -173,8 +181,8 @@ class _Wrapped(Observation):
     def leave(self, token: object) -> None:
         self._inner.leave(token)
 
-    def set(self, key: str, value: Any) -> None:
-        self._inner.set(key, value)
+    def set(self, attributes: Mapping[str, Any]) -> None:
+        self._inner.set(attributes)
 
     def end(self, error: BaseException | None = None) -> None:
         self._inner.end(error)

@@ -94,11 +94,11 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
     value = slots[op.source]
     elements = elements_of(value, op.split, op.key)
     count = op.copies if elements is None else len(elements)
+    is_batched = op.is_batched  # then its place among others is that in its batch
     copies = []
     for index in range(count):
         copy = slots.copy()
-        # A batched node's place among others is that in its batch.
-        copy[PARTITION] = extra = None if op.is_batched else {BATCH_INDEX: index, BATCH_COUNT: count}
+        copy[PARTITION] = extra = None if is_batched else {BATCH_INDEX: index, BATCH_COUNT: count}
         if elements is not None:
             copy[op.source] = element = elements[index]
             for alias in op.aliases:

@@ -248,6 +248,15 @@ class View:
         with self._lock:
             return {series: totals.copy() for series, totals in self._totals.items()}
 
+    def add_to(self, found: dict[Series, Totals]) -> None:
+        """Add what was folded so far to totals of the caller's own."""
+        with self._lock:
+            for series, totals in self._totals.items():
+                if series in found:
+                    found[series].add(totals)
+                else:
+                    found[series] = totals.copy()
+
 
 V = TypeVar("V", bound=View)
 

@@ -27,6 +27,7 @@ FLOORS = {
     "telemetry": 3,
     "resources": 4,
     "analysis": 4,
+    "operations": 4,
     "engine": 5,
     "report": 5,
     "flow": 6,

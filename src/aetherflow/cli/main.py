@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NoReturn
 
-from aetherflow.cli import ab, advise, baseline, capacity, config, demo, load, regress, run, trace, trend
+from aetherflow.cli import (
+    ab,
+    advise,
+    alerts,
+    baseline,
+    capacity,
+    config,
+    dashboard,
+    demo,
+    load,
+    regress,
+    run,
+    trace,
+    trend,
+)
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsersOwnError
 from aetherflow.cli.terminal import open_consoles
 from aetherflow.errors import AetherFlowError
@@ -28,6 +42,8 @@ COMMANDS: Final = (
     load.COMMAND,
     capacity.COMMAND,
     advise.COMMAND,
+    alerts.COMMAND,
+    dashboard.COMMAND,
     config.COMMAND,
 )
 """Every command, in the order in which the help lists them."""

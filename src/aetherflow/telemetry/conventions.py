@@ -234,3 +234,21 @@ LOAD_TIME: Final = MetricDefinition("aetherflow.load.time", "counter", "s", "Tim
 UNSERVED: Final = "unserved"
 """The ``error.type`` of a run that was due and never started, with the time that it had waited for."""
 # The load generator records these by itself, once, when a load is over: they are none of the instruments above.
+
+SPAN_CALLS: Final = MetricDefinition(
+    "aetherflow.span.calls",
+    "counter",
+    "",
+    "Spans, as the collector counted them.",
+    (FLOW_NAME, NODE_NAME, PROVIDER_SCOPE),
+)
+SPAN_DURATION: Final = MetricDefinition(
+    "aetherflow.span.duration",
+    "histogram",
+    "s",
+    "Duration of spans, as the collector read it.",
+    (FLOW_NAME, NODE_NAME, PROVIDER_SCOPE),
+)
+COLLECTED_METRICS: Final = (SPAN_CALLS, SPAN_DURATION)
+"""What the collector makes of all spans before it samples any, as ``otel-collector.yaml`` has it: scopes are on spans
+only, and of each metric above the attributes are fixed."""

@@ -64,6 +64,16 @@ class LimitsByName:
         self._per = {pattern: _checked(each, f"per[{pattern!r}]") for pattern, each in per.items()}
         self._known: dict[tuple[str, str], Limits] = {}
 
+    @property
+    def common(self) -> Limits:
+        """The thresholds of all that have none of their own."""
+        return self._all
+
+    @property
+    def own(self) -> Mapping[str, Limits]:
+        """By name or pattern, in the order given: what replaces some of the common ones."""
+        return self._per
+
     def of(self, kind: str, name: str) -> Limits:
         """Return the thresholds of a component whose kind is ``node``, ``executor`` or the like."""
         found = self._known.get((kind, name))

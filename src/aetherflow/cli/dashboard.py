@@ -1,0 +1,47 @@
+"""``aetherflow dashboard``: a dashboard for Grafana."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from rich.text import Text
+
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
+from aetherflow.cli.regress import write_report
+
+__all__ = ["COMMAND"]
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--title", default="AetherFlow", help="what it is called (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there rather than to standard output")
+
+
+def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
+    try:
+        from aetherflow.operations.dashboards import dashboard_json
+    except ImportError as error:
+        raise UsageError(
+            "the dashboard is made with Grafana's Foundation SDK; install aetherflow-otel[operations]"
+        ) from error
+    text = dashboard_json(arguments.title)
+    if arguments.output:
+        write_report(arguments.output, text)
+    else:
+        consoles.out.print(Text(text), soft_wrap=True, end="")
+    return ExitCode.FINE
+
+
+COMMAND: Final = Command(
+    name="dashboard",
+    summary="write a dashboard for Grafana",
+    description="Write a dashboard as JSON that Grafana 11.6 or later imports, or provisions from a file: flows\n"
+    "(rate, errors, duration), nodes, concurrency and provider scopes, batches, caches and pools, operations, health\n"
+    "and telemetry. It asks a Prometheus source. Dots on durations are single executions; they lead to their traces\n"
+    "where that source knows a source of traces (exemplarTraceIdDestinations, as deploy/grafana has it).",
+    add_arguments=_add_arguments,
+    run=_run,
+    examples=("aetherflow dashboard > aetherflow.json", 'aetherflow dashboard --title "Shop" -o shop.json'),
+)

@@ -22,6 +22,7 @@ __all__ = ["Columns", "columns_of", "shown"]
 _MAX_VALUE: Final = 4_000
 """Signs of an attribute's value, or of a name; the rest is cut off, and told as a number."""
 
+_OTHER, _RUN, _BATCH = 0, 1, 2
 _NO_PARENT: Final = -1
 _PARENT_ELSEWHERE: Final = -2
 _STATUS: Final[dict[StatusCode, int]] = {"unset": 0, "ok": 1, "error": 2}
@@ -52,7 +53,7 @@ class Columns:
     Attributes:
         base: Start of the first trace, in nanoseconds since the epoch.
         traces: A row each: id, name, start, length, spans, errors, index of its first span, spans here, spans that had
-            no room; names are numbers of texts.
+            no room, and whether it is a run (1), a batch (2) or something else (0); names are numbers of texts.
         critical: For each trace, flat: the index of a span, where its stretch begins, and how long it is.
         spans: The columns.
         events: By index of the span: name, time, set of attributes.
@@ -155,6 +156,7 @@ def _add_trace(columns: Columns, trace: Trace, spans: Sequence[Span]) -> None:
             first,
             len(spans),
             trace.left_out,
+            _kind_of(trace),
         ]
     )
 
@@ -181,6 +183,13 @@ def _add_span(columns: Columns, index: int, span: Span, parent: int, start: int)
 
 def _event(columns: Columns, event: SpanEvent, start: int) -> list[int]:
     return [columns.text(event.name), event.time - start, columns.set_of(event.attributes)]
+
+
+def _kind_of(trace: Trace) -> int:
+    tops = [span.attributes for span in trace.tree.roots]
+    if any(names.RUN_ID in top or names.FLOW_NODES in top for top in tops):
+        return _RUN
+    return _BATCH if all(names.BATCH_SIZE in top and names.FLOW_NAME not in top for top in tops) else _OTHER
 
 
 def _path(columns: Columns, trace: Trace) -> list[int]:

@@ -24,7 +24,7 @@ __all__ = ["Recorded", "bars", "counted", "latencies", "levels", "recorded", "su
 Recorded = Mapping[Series, Histogram]
 """What was recorded of one metric, over all jobs."""
 
-_MOST_BARS: Final = 48
+_FEWEST_BARS, _MOST_BARS = 10, 48
 _SPAN_SCALE: Final = 5
 """Of histograms made from spans: buckets 2.2 % wide."""
 
@@ -86,7 +86,8 @@ def bars(histogram: Histogram) -> list[tuple[float, float, int]]:
     Open ends are closed where the extremes say how far values go; empty buckets at the ends are left out.
     """
     buckets = histogram.buckets
-    while isinstance(buckets, ExponentialBuckets) and len(buckets.positive.counts) > _MOST_BARS:
+    most = min(_MOST_BARS, max(_FEWEST_BARS, round(2 * math.sqrt(histogram.count))))
+    while isinstance(buckets, ExponentialBuckets) and len(buckets.positive.counts) > most:
         buckets = buckets.coarsened(buckets.scale - 1)
     found = []
     for position, count in enumerate(buckets.held()):

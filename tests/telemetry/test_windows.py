@@ -71,6 +71,21 @@ def test_a_value_is_stamped_when_anyone_reads_the_store() -> None:
     assert window.totals() == {series: Totals.of([2])}
 
 
+def test_reading_a_window_changes_nothing_in_it() -> None:
+    """What a window gives is the caller's own: it may be read, and changed, as often as anyone likes."""
+    clock, store = FakeClock(), Registry()
+    window = SlidingWindow(LENGTH, clock=clock.monotonic, store=store)
+    series = store.series(names.NODE_DURATION, {"n": "a"})
+    for value in (1, 2):
+        series.add(value)
+        store.fold()
+        clock.advance(1)
+    store.series(names.NODE_DURATION, {"n": "b"}).add(3)  # the latest slice has none of the other series
+    for _ in range(3):
+        assert window.totals()[series] == Totals.of([1, 2])
+        window.totals()[series].add(Totals.of([9]))
+
+
 def test_nothing_is_lost_while_threads_record_and_others_read() -> None:
     """Every value recorded meanwhile is in the window, once."""
     clock, store = FakeClock(), Registry()

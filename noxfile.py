@@ -65,3 +65,11 @@ def otava(session: nox.Session) -> None:
     """Run the tests of trends with Apache Otava installed."""
     session.install("-e", ".[test,trend]")
     session.run("pytest", "tests/analysis/test_trend.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def collector(session: nox.Session) -> None:
+    """Build the collector, where that was not done before, and try its configuration on it."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.support.collector", env={"PYTHONPATH": "."})
+    session.run("pytest", "tests/operations/test_collector.py", *session.posargs)

@@ -126,7 +126,10 @@ class ExponentialBuckets:
         )
 
     def _bound(self, index: int) -> float:
-        return float(2.0 ** max(-_LARGEST_POWER, min(_LARGEST_POWER, math.ldexp(index, -self.scale))))
+        power = math.ldexp(index, -self.scale)
+        if not -_LARGEST_POWER <= power <= _LARGEST_POWER:
+            power = math.copysign(_LARGEST_POWER, power)
+        return float(2.0**power)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +259,14 @@ class Histogram:
 
     def _bounded(self, bucket: Bucket) -> Bucket:
         """Narrow a bucket to where values are known to be; one that stays open has no width."""
-        low = bucket.low if self.minimum is None else max(bucket.low, min(self.minimum, bucket.high))
-        high = bucket.high if self.maximum is None else min(bucket.high, max(self.maximum, bucket.low))
+        low, high, held = bucket
+        if self.minimum is not None and self.minimum > low:
+            low = min(self.minimum, high)
+        if self.maximum is not None and self.maximum < high:
+            high = max(self.maximum, bucket.low)
         if math.isinf(low):
             low = min(0.0, high) if math.isfinite(high) else 0.0
-        return Bucket(low, low if math.isinf(high) else max(low, high), bucket.held)
+        return Bucket(low, low if math.isinf(high) else max(low, high), held)
 
     def _between(self, bucket: Bucket, share: float) -> float:
         """Give the value a share of the way through a bucket, as far as its kind says values spread."""

@@ -38,6 +38,7 @@ _TEMPORALITIES: Final[tuple[Temporality, ...]] = ("unspecified", "delta", "cumul
 _NO_VALUE: Final = 1
 """The flag of a point that says only that there is none."""
 _SCALES: Final = range(-10, 21)
+_NONE: Final = Counts()
 _FARTHEST: Final = 1100
 """Power of two beyond which there are no doubles."""
 
@@ -164,6 +165,8 @@ def _exponential(point: Message) -> Histogram:
 
 def _side(data: Message, scale: int) -> Counts:
     """Read the buckets on one side of zero."""
+    if not data:  # as on the negative one of durations
+        return _NONE
     offset, counts = whole(data, "offset"), _counts("bucketCounts", wholes(data, "bucketCounts"))
     reach = _FARTHEST * 2.0**scale
     if counts and not -reach <= offset <= offset + len(counts) <= reach:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections import defaultdict
@@ -120,11 +121,12 @@ def read_jobs(
     drafts: dict[str, _Draft] = {}
     for file in map(Path, files):
         for record in read_records(file, on_truncated=on_truncated):
-            for point in points_of(record):
-                name = job or str(dict(point.source.resource).get(PIPELINE_RUN_ID) or file)
+            for source, points in itertools.groupby(points_of(record), key=attrgetter("source")):
+                name = job or str(dict(source.resource).get(PIPELINE_RUN_ID) or file)
                 if name not in drafts:
-                    drafts[name] = _Draft(name, point.source.resource)
-                drafts[name].add(point, file)
+                    drafts[name] = _Draft(name, source.resource)
+                for point in points:
+                    drafts[name].add(point, file)
     return sorted((draft.finished() for draft in drafts.values()), key=attrgetter("started", "name"))
 
 

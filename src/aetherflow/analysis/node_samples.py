@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -64,6 +65,7 @@ def _by_key(found: Iterable[tuple[Series, Histogram]]) -> dict[NodeKey, Histogra
     return merged
 
 
+@functools.lru_cache(maxsize=65_536)  # jobs have the same series
 def _key_of(series: Series) -> NodeKey | None:
     attributes: Mapping[str, object] = dict(series.attributes)
     flow, node = (str(attributes.get(name, "")) for name in (names.FLOW_NAME, names.NODE_NAME))

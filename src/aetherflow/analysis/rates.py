@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections import Counter, defaultdict
@@ -88,7 +89,8 @@ def compare_rates(
     Returns:
         What became of each rate, the regressions first.
     """
-    sides = [_observed(job, rules) for job in baseline], [_observed(job, rules) for job in candidate]
+    ignored = functools.cache(lambda flow, node, metric: rules.for_node(flow, node, metric).ignore)
+    sides = [_observed(job, ignored) for job in baseline], [_observed(job, ignored) for job in candidate]
     results: list[RateResult] = []
     for rate in _WARNING_LIMITS:
         panels = [_panel(side, rate) for side in sides]
@@ -105,13 +107,13 @@ def compare_rates(
 _Observations: TypeAlias = Mapping[RateKey, _Observed]
 
 
-def _observed(job: Job, rules: Rules) -> dict[RateKey, _Observed]:
+def _observed(job: Job, ignored: Callable[[str, str, str], bool]) -> dict[RateKey, _Observed]:
     """Find the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
     found: dict[RateKey, _Observed] = {}
     failures = failures_of(job)
     durations = durations_of(job)
     for key in durations.keys() | failures.keys():
-        if rules.for_node(key.flow, key.node, key.metric).ignore:
+        if ignored(key.flow, key.node, key.metric):
             continue
         failed = failures.get(key, 0)
         total = failed + (durations[key].count if key in durations else 0)
@@ -124,7 +126,7 @@ def _observed(job: Job, rules: Rules) -> dict[RateKey, _Observed]:
         if series.metric == names.CACHE_REQUESTS.name:
             caches[series.get(names.CACHE_NAME) or ""][series.get(names.CACHE_RESULT) or ""] += round(value)
     for cache, results in caches.items():
-        if not rules.for_node("", cache, names.CACHE_REQUESTS.name).ignore:
+        if not ignored("", cache, names.CACHE_REQUESTS.name):
             hits = results.total() - results["miss"]
             found[RateKey("cache_hit_ratio", "", cache)] = _Observed(hits, results.total())
     return found

@@ -14,7 +14,7 @@ from aetherflow.analysis.advice import Advice, advise
 from aetherflow.analysis.run_evidence import gather_runs
 from aetherflow.analysis.spans import Span, read_spans
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
-from aetherflow.cli.sources import Source, listed, read_side, source
+from aetherflow.cli.sources import Source, listed, read_side, source, without_collections
 from aetherflow.cli.terminal import printable
 from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory
 
@@ -52,6 +52,7 @@ def _size(text: str) -> tuple[str, int]:
     return name, int(digits) * factor
 
 
+@without_collections()
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     paths = arguments.paths or [export_directory()]
     jobs = read_side(paths, consoles)

@@ -17,7 +17,7 @@ from aetherflow.analysis.usl import Estimate, Scaling
 from aetherflow.cli.charts import Chart, Curve, draw_charts
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, number
 from aetherflow.cli.regress import write_report
-from aetherflow.cli.sources import listed, read_side, source
+from aetherflow.cli.sources import listed, read_side, source, without_collections
 from aetherflow.cli.terminal import format_seconds
 
 __all__ = ["COMMAND"]
@@ -45,6 +45,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw throughput and latency there, too")
 
 
+@without_collections()
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     capacity = find_capacity(read_side(arguments.paths, consoles))
     if not capacity.levels:

@@ -15,7 +15,7 @@ from aetherflow.analysis.regression import Comparison, compare_jobs
 from aetherflow.analysis.regression_rules import Rules, read_rules
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
 from aetherflow.cli.regression_report import FORMATS, render
-from aetherflow.cli.sources import SOURCES, Source, listed, missing, read_side, source
+from aetherflow.cli.sources import SOURCES, Source, listed, missing, read_side, source, without_collections
 
 __all__ = [
     "COMMAND",
@@ -67,6 +67,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@without_collections()
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     rules = rules_of(arguments)
     candidate = read_side(arguments.candidate, consoles)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -15,7 +17,7 @@ from aetherflow.analysis.prometheus_api import PrometheusSource, parse_source
 from aetherflow.cli.command import Consoles
 from aetherflow.errors import ConfigurationError
 
-__all__ = ["SOURCES", "Source", "listed", "missing", "read_side", "source"]
+__all__ = ["SOURCES", "Source", "listed", "missing", "read_side", "source", "without_collections"]
 
 Source: TypeAlias = Path | PrometheusSource
 
@@ -62,3 +64,15 @@ def read_side(sources: Sequence[Source], consoles: Consoles, *, job: str | None 
         if isinstance(each, PrometheusSource):
             jobs += read_prometheus(each)
     return sorted(jobs, key=lambda found: (found.started, found.name))
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Hold garbage collections off: they took a third of the time of reading and comparing, which leave no circles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

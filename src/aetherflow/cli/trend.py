@@ -19,7 +19,7 @@ from aetherflow.analysis.trend import ChangePoint, Method, Trend, find_trends
 from aetherflow.cli.charts import Chart, Curve, draw_charts, sparkline
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least, number
 from aetherflow.cli.regress import add_runner_argument, baseline_paths, write_report
-from aetherflow.cli.sources import SOURCES, listed, missing, read_side, source
+from aetherflow.cli.sources import SOURCES, listed, missing, read_side, source, without_collections
 from aetherflow.cli.terminal import format_count, format_seconds, printable
 
 __all__ = ["COMMAND"]
@@ -59,6 +59,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runner_argument(parser)
 
 
+@without_collections()
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     if lost := missing(arguments.paths):
         raise UsageError(f"there is no {listed(lost)}")

@@ -79,12 +79,15 @@ def metric_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         The files, sorted, each once.
 
     Raises:
-        UnreadableTelemetryError: There is no such file or folder.
+        UnreadableTelemetryError: There is no such file or folder, or a folder that cannot be searched.
     """
     found: set[Path] = set()
     for path in map(Path, paths):
         if path.is_dir():
-            found.update(each for each in path.rglob("*") if _may_hold_metrics(each))
+            try:
+                found.update(each for each in path.rglob("*") if _may_hold_metrics(each))
+            except OSError as error:
+                raise UnreadableTelemetryError(path, None, f"it cannot be searched: {error}") from error
         elif path.exists():
             found.add(path)
         else:

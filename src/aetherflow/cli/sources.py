@@ -27,7 +27,7 @@ SOURCES: Final = "files of OTLP JSON metrics, folders that hold them, or a Prome
 
 def source(text: str) -> Source:
     """Be an argument type: a path, or the address of a Prometheus server."""
-    if not text.startswith(("http://", "https://")):
+    if not text.lower().startswith(("http://", "https://")):
         return Path(text)
     try:
         return parse_source(text)

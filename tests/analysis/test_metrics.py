@@ -325,3 +325,14 @@ def test_a_point_without_attributes_is_a_series(file: Path) -> None:
     ]
     (job,) = read_jobs([save(file, message(node_durations(exponential([1.0]), odd)))])
     assert sorted(len(series.attributes) for series in job.histograms) == [0, 2]
+
+
+def test_a_folder_that_cannot_be_searched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message names it and says why: a process's folder under ``/proc`` may be gone while it is searched."""
+
+    def gone(*_: object) -> list[Path]:
+        raise OSError(3, "No such process")
+
+    monkeypatch.setattr(Path, "rglob", gone)
+    with pytest.raises(UnreadableTelemetryError, match=r"it cannot be searched: .*No such process"):
+        metric_files([tmp_path])

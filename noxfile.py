@@ -54,6 +54,14 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def docs(session: nox.Session) -> None:
+    """Write the telemetry reference and build the site into build/site; `-- serve` shows it while it is written."""
+    session.install("-e", ".[docs,operations]")
+    session.run("python", "-m", "tools.telemetry_reference")
+    session.run("mkdocs", *(session.posargs or ["build"]), "--strict")
+
+
+@nox.session(python=PYTHONS[0])
 def regression_simulator(session: nox.Session) -> None:
     """Simulate the regression gate beside other tools; arguments after `--` go to the simulator."""
     session.install("-e", ".[trend]", "pytest-benchmark>=5.1")

@@ -14,6 +14,8 @@ PAGES = (
     "advice", "batching", "caching", "capacity", "configuration", "health", "hybrid-contexts", "logs", "pools",
     "profiling", "regression", "settings", "streams",
 )  # fmt: skip
+GUIDE = ("performance-guide", "performance-guide.zh")
+"""The same chapters in two languages, with the same listings."""
 LISTING = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -25,7 +27,7 @@ def listings(page: str) -> list[str]:
     "listing",
     [
         pytest.param(listing, id=f"{page}-{number}")
-        for page in PAGES
+        for page in (*PAGES, GUIDE[0])
         for number, listing in enumerate(listings(page), 1)
     ],
 )
@@ -38,7 +40,7 @@ def test_listings_run(listing: str) -> None:
     assert done.stdout
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *GUIDE, "index", "performance", "telemetry"])
 def test_links_lead_somewhere(page: str) -> None:
     """What a page links to within the repository is there."""
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", (DOCS / f"{page}.md").read_text("utf-8"))
@@ -52,3 +54,24 @@ def test_a_page_says_when_not_to(page: str) -> None:
     text = (DOCS / f"{page}.md").read_text("utf-8")
     assert "**Use it**" in text
     assert "**Do not**" in text
+
+
+def test_the_guide_is_the_same_in_both_languages() -> None:
+    """The guide in Chinese has the listings of the English one, chapter by chapter, and the same pages to go on to."""
+    english, chinese = ((DOCS / f"{page}.md").read_text("utf-8") for page in GUIDE)
+    assert listings(GUIDE[0]) == listings(GUIDE[1])
+    outlines = [re.findall(r"^## (\d+)\.|^(```\w+)|`advise`", text, re.MULTILINE) for text in (english, chinese)]
+    assert outlines[0] == outlines[1]
+    targets = [
+        set(re.findall(r"\]\(([\w/-]+\.md)", text)) - {f"{page}.md" for page in GUIDE} for text in (english, chinese)
+    ]
+    assert targets[0] == targets[1]
+
+
+@pytest.mark.parametrize("page", GUIDE)
+def test_figures_of_the_guide_are_measured(page: str) -> None:
+    """A figure that the guide tells is one of the page that says which program measured it."""
+    figures = re.findall(r"(\d[\d.,]*) µs", (DOCS / f"{page}.md").read_text("utf-8"))
+    assert figures
+    measured = (DOCS / "performance.md").read_text("utf-8")
+    assert not [figure for figure in figures if f" {figure} |" not in measured]

@@ -20,6 +20,7 @@ _ROOT: Final = Path(__file__).resolve().parent.parent
 _INCLUDE: Final = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
 _LINK: Final = re.compile(r"^```.*?^```$|\]\((?!\w+:|#)([^)#\s]+)", re.DOTALL | re.MULTILINE)
 """A link within the repository; or a listing, where nothing is one."""
+_ROLE: Final = re.compile(r":[a-z]+:(?=<code>)")
 _RECORDS: Final = "adr"
 
 _PAGES: Final = {
@@ -59,6 +60,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     markdown = _relinked(markdown, _SOURCES.get(uri, f"docs/{uri}"), uri)
     return _INCLUDE.sub(lambda found: _relinked(readme_section(found[1]), "README.md", uri), markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Take away the roles in docstrings, as in :meth:`Node.run`, which only Sphinx would make links of."""
+    return _ROLE.sub("", html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -6,16 +6,28 @@ with SIGTERM or Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from dependency_injector import providers
 
-from aetherflow import BaseFlowContext, BatchPolicy, CachePolicy, ObjectPool, RetryPolicy, configure, node, perf_monitor
+from aetherflow import (
+    BaseFlowContext,
+    BatchPolicy,
+    CachePolicy,
+    HealthMonitor,
+    ObjectPool,
+    RetryPolicy,
+    configure,
+    node,
+    perf_monitor,
+)
 
 CUSTOMERS = 3
 INATTENTION = 0.2
@@ -112,12 +124,32 @@ def customer(context: ShopContext, closing: threading.Event) -> None:
             pass
 
 
+class Probes(BaseHTTPRequestHandler):
+    """Answers whether the shop is to be restarted, and whether it takes customers."""
+
+    monitor = HealthMonitor()
+
+    def do_GET(self) -> None:
+        """Answer with 200 or 503."""
+        report = self.monitor.latest()
+        passes = {"/livez": report.view("live").passes, "/readyz": report.view("ready").passes}.get(self.path)
+        self.send_response(404 if passes is None else 200 if passes else 503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
 def main() -> None:
     """Keep the shop open."""
     closing = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: closing.set())
-    with configure(service_name="shop", health=True):
+    if host := os.environ.get("PROBES_HOST"):
+        server = ThreadingHTTPServer((host, int(os.environ.get("PROBES_PORT", "8080"))), Probes)
+        threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
+    with configure(service_name="shop", health=Probes.monitor):
         context = ShopContext()
         customers = [threading.Thread(target=customer, args=(context, closing)) for _ in range(CUSTOMERS)]
         for each in customers:

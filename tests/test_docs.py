@@ -11,7 +11,8 @@ import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = (
-    "advice", "batching", "caching", "capacity", "configuration", "health", "hybrid-contexts", "logs", "pools",
+    "advice", "batching", "caching", "capacity", "configuration", "health", "hybrid-contexts", "logs",
+    "operations", "pools",
     "profiling", "regression", "settings", "streams",
 )  # fmt: skip
 GUIDE = ("performance-guide", "performance-guide.zh")

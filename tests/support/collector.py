@@ -50,8 +50,8 @@ def build() -> Path:
         builder["dist"]["output_path"] = str(work / "dist")
         (work / "builder.yaml").write_text(yaml.safe_dump(builder), encoding="utf-8")
         tool = f"go.opentelemetry.io/collector/cmd/builder@v{builder['dist']['version']}"
-        # one package at a time, and politely: whatever else is tested meanwhile has the machine
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-p=1"}
+        # one package at a time, unless told otherwise, and politely: others may need the machine
+        environment = {"GOFLAGS": "-p=1", **os.environ, "CGO_ENABLED": "0"}
         command = ["nice", "-n", "15", "go", "run", tool, "--config", str(work / "builder.yaml")]
         subprocess.run(command, cwd=work, env=environment, check=True, stdin=subprocess.DEVNULL)
         (work / "dist" / builder["dist"]["name"]).replace(target)

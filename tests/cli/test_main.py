@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -51,6 +52,18 @@ def wait_for(file: Path) -> None:
             return
         time.sleep(0.02)
     pytest.fail(f"{file} did not appear")
+
+
+def test_the_help_lists_commands_a_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of commands has each with its summary beside it, however long its name."""
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert [
+        command.name for command in COMMANDS if not re.search(rf"^    {command.name}  +\w", told, re.MULTILINE)
+    ] == []
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])

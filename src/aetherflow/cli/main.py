@@ -58,6 +58,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ExitCode.UNUSABLE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Leaves room for the longest name, whose indentation argparse forgets when it lists commands."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = max(len(command.name) for command in COMMANDS) + 4
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
@@ -113,6 +121,7 @@ def _build_parser() -> argparse.ArgumentParser:
         prog="aetherflow",
         description="Run flows and see their traces.",
         epilog="'aetherflow COMMAND --help' tells what a command takes.",
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"aetherflow {_version()}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.10.9"
@@ -51,6 +53,14 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("mypy", "--strict")
     session.run("pyright")
+
+
+@nox.session(venv_backend="none")
+def page_scripts(session: nox.Session) -> None:
+    """Check the scripts of the report, and that the libraries in it are as published; needs Node and npm."""
+    scripts = sorted(str(path) for path in Path("src/aetherflow/report/assets").glob("*.js"))
+    session.run("npx", "--yes", "@biomejs/biome@2.6.8", "lint", "--error-on-warnings", *scripts, external=True)
+    session.run("python", "tools/vendored.py", "--check")
 
 
 @nox.session(python=PYTHONS[0])

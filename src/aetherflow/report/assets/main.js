@@ -75,7 +75,7 @@ function figures(data, spans) {
   const figure = (title, value, bad = false) =>
     el("div", { class: bad ? "figure figure-bad" : "figure" }, el("dt", {}, title), el("dd", {}, value));
   return el("dl", { class: "figures" },
-    figure("runs", count(runs)), figure("with errors", runs ? `${count(failed)} · ${percent(failed / runs)}` : "–", failed > 0),
+    figure("runs", count(runs)), figure("with errors", failed ? `${count(failed)} · ${percent(failed / runs)}` : runs ? "0" : "–", failed > 0),
     figure("median", at(0.5)), figure("p95", at(0.95)), figure("spans", count(spans.length)),
     figure("health", chip(data.health.status)));
 }

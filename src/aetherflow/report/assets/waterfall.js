@@ -238,7 +238,7 @@ export class Waterfall {
       draw.fillStyle = this.spans.failed(index) ? red : colors[colorOf(this.spans.name(index))];
       const x = (this.spans.starts[index] / whole) * this.map.width;
       const long = Math.max(ratio, (this.spans.lasted(index) / whole) * this.map.width);
-      draw.fillRect(x, (at / total) * this.map.height, long, thick);
+      draw.fillRect(x, Math.floor((at / total) * this.map.height), long, thick);
     });
     this.#drawWindow();
   }

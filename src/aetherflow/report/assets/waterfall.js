@@ -9,6 +9,8 @@ const INDENT = 14;
 const MOST_INDENT = 16;
 const TICKS = 5;
 const MAP_HEIGHT = 56;
+/** Spans that are drawn over each other in one line of the map; more could not be told apart. */
+const MAP_DENSITY = 4;
 const ZOOM = 2;
 const LABEL_FITS = 0.82;
 
@@ -72,8 +74,7 @@ export class Waterfall {
     }
     this.active = index;
     this.#arrange();
-    const at = this.visible.indexOf(index);
-    this.rows.reveal(at);
+    this.rows.reveal(this.place.get(index));
     this.rows.draw();
     this.onActive(index);
   }
@@ -107,8 +108,8 @@ export class Waterfall {
       index = this.collapsed.has(index) ? this.spans.ends[index] : index + 1;
     }
     this.visible = visible;
-    if (visible.indexOf(this.active) < 0) this.active = visible[0];
     this.place = new Map(visible.map((index, at) => [index, at]));
+    if (!this.place.has(this.active)) this.active = visible[0];
     this.rows.show(visible.length, this.place.get(this.active) ?? -1);
     this.#drawAxis();
     this.#drawMap();
@@ -223,7 +224,17 @@ export class Waterfall {
     this.window.hidden = this.to - this.from >= whole;
   }
 
+  /** Draws the map before the next frame, once, however often it is asked for. */
   #drawMap() {
+    if (this.mapAsked) return;
+    this.mapAsked = true;
+    requestAnimationFrame(() => {
+      this.mapAsked = false;
+      this.#drawMapNow();
+    });
+  }
+
+  #drawMapNow() {
     const width = this.mapBox.clientWidth;
     const ratio = window.devicePixelRatio || 1;
     this.map.width = width * ratio;
@@ -231,14 +242,17 @@ export class Waterfall {
     const draw = this.map.getContext("2d");
     const colors = Array.from({ length: 10 }, (_, number) => themed(`--c${number}`));
     const red = themed("--error");
-    const [whole, total] = [Math.max(1, this.trace.length), Math.max(1, this.visible.length)];
+    const [all, total] = [Math.max(1, this.trace.length), Math.max(1, this.visible.length)];
     const thick = Math.max(1, Math.min(6, (this.map.height / total) * 0.8));
+    const step = Math.ceil(total / (this.map.height * MAP_DENSITY));
     draw.clearRect(0, 0, this.map.width, this.map.height);
     this.visible.forEach((index, at) => {
+      const whole = at % step === 0;
+      if (!whole && !this.spans.failed(index)) return;
       draw.fillStyle = this.spans.failed(index) ? red : colors[colorOf(this.spans.name(index))];
-      const x = (this.spans.starts[index] / whole) * this.map.width;
-      const long = Math.max(ratio, (this.spans.lasted(index) / whole) * this.map.width);
-      draw.fillRect(x, Math.floor((at / total) * this.map.height), long, thick);
+      const x = (this.spans.starts[index] / all) * this.map.width;
+      const long = Math.max(ratio, (this.spans.lasted(index) / all) * this.map.width);
+      draw.fillRect(x, Math.floor((at / total) * this.map.height), whole ? long : 2 * ratio, thick);
     });
     this.#drawWindow();
   }

@@ -63,6 +63,7 @@ def test_every_page_is_there(site: Path) -> None:
     assert wanted <= pages
     assert "word_count" in (site / "index.html").read_text("utf-8")
     assert "MissingInputError" in (site / "concepts" / "index.html").read_text("utf-8")
+    assert "HealthMonitor" in (site / "examples" / "health.py" / "index.html").read_text("utf-8")
     assert not [path for path in site.rglob("*.html") if "<!-- README" in path.read_text("utf-8")]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,4 +116,5 @@ def collector(folder: Path, **variables: str) -> Iterator[Collector]:
 
 
 if __name__ == "__main__":
-    sys.exit(print(build()))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped before it was built"))  # and leaves nothing behind
+    print(build())

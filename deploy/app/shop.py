@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from typing import Any
 
 from dependency_injector import providers
@@ -124,21 +124,16 @@ def customer(context: ShopContext, closing: threading.Event) -> None:
             pass
 
 
-class Probes(BaseHTTPRequestHandler):
-    """Answers whether the shop is to be restarted, and whether it takes customers."""
+@contextmanager
+def served(monitor: HealthMonitor) -> Iterator[None]:
+    """Answer probes, where the environment says at which address."""
+    if host := os.environ.get("PROBES_HOST"):
+        from aetherflow.serving import serve
 
-    monitor = HealthMonitor()
-
-    def do_GET(self) -> None:
-        """Answer with 200 or 503."""
-        report = self.monitor.latest()
-        passes = {"/livez": report.view("live").passes, "/readyz": report.view("ready").passes}.get(self.path)
-        self.send_response(404 if passes is None else 200 if passes else 503)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+        with serve(host, int(os.environ.get("PROBES_PORT", "8080")), monitor=monitor):
+            yield
+    else:
+        yield
 
 
 def main() -> None:
@@ -146,10 +141,8 @@ def main() -> None:
     closing = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: closing.set())
-    if host := os.environ.get("PROBES_HOST"):
-        server = ThreadingHTTPServer((host, int(os.environ.get("PROBES_PORT", "8080"))), Probes)
-        threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
-    with configure(service_name="shop", health=Probes.monitor):
+    monitor = HealthMonitor()
+    with configure(service_name="shop", health=monitor), served(monitor):
         context = ShopContext()
         customers = [threading.Thread(target=customer, args=(context, closing)) for _ in range(CUSTOMERS)]
         for each in customers:

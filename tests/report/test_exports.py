@@ -58,6 +58,21 @@ def test_on_a_track_spans_nest(spans: list[Span]) -> None:
     assert not any(overlaps(track.spans) for track in tracks)
 
 
+def test_a_run_is_on_the_track_of_what_it_began_with() -> None:
+    """A span without a thread is on that of the first below it, another on that of its parent; alone it has its own."""
+    main, other = {"thread.name": "main"}, {"thread.name": "other"}
+    spans = [
+        made(1, end=9),
+        made(2, 1, 1, 3, attributes=main),
+        made(3, 1, 2, 8, attributes=other),
+        made(4, 2, 1, 2),
+        made(5, start=20, end=21),
+    ]
+    (process,) = lay_out(spans)
+    told = {track.name: [span.name for span in track.spans] for track in process.tracks}
+    assert told == {"main": ["n1", "n2", "n4"], "other": ["n3"], "spans": ["n5"]}
+
+
 @given(traces())
 def test_chrome_events_have_the_documented_fields(spans: list[Span]) -> None:
     """Each event has what its phase needs, tracks are named, and both ends of every arrow lie at a slice's start."""

@@ -111,7 +111,7 @@ def test_tables_and_frames_are_walked_by_keyboard(browser: Any, shop: Path) -> N
         focused = page.locator(":focus")
         page.click("#tab-latency")
         page.locator("[aria-label=Latencies] tr[tabindex='0']").focus()
-        chosen = page.locator(".chart h3")
+        chosen = page.locator(".chart h2")
         first = chosen.inner_text()
         page.keyboard.press("ArrowDown")
         assert chosen.inner_text() != first

@@ -47,6 +47,8 @@ class Process:
 def lay_out(spans: Iterable[Span]) -> list[Process]:
     """Lay spans out: a track a thread, and more of them where what ran on it took turns, as coroutines do.
 
+    A span that does not say its thread, such as that of a run, is where the first span below it is, or its parent.
+
     Args:
         spans: Of any number of traces.
 
@@ -55,10 +57,12 @@ def lay_out(spans: Iterable[Span]) -> list[Process]:
     """
     threads: dict[tuple[object, str], list[Track]] = {}
     processes: dict[object, Process] = {}
-    for span in sorted(spans, key=lambda each: (each.start, -max(each.start, each.end), each.parent_id is not None)):
+    ordered = sorted(spans, key=lambda each: (each.start, -max(each.start, each.end), each.parent_id is not None))
+    known_threads = _threads(ordered)
+    for span in ordered:
         known = tuple((key, shown(value)) for key, value in span.resource.attributes.items())
         process = processes.setdefault(known, Process(span.resource.service or "service", span.resource))
-        thread = _thread(span)
+        thread = known_threads.get((span.trace_id, span.span_id), _UNNAMED)
         tracks = threads.setdefault((known, thread), [])
         track = _fitting(tracks, span)
         if track is None:
@@ -78,6 +82,21 @@ def _fitting(tracks: Sequence[Track], span: Span) -> Track | None:
     return fitting[0] if fitting else None
 
 
-def _thread(span: Span) -> str:
+def _threads(spans: Sequence[Span]) -> dict[tuple[str, str], str]:
+    """Tell which thread each span was on, as far as it can be known; spans are ordered by start."""
+    found = {(span.trace_id, span.span_id): thread for span in spans if (thread := _thread(span))}
+    below = dict(found)
+    for span in reversed(spans):  # so that of several children the first is the last to tell
+        here = below.get((span.trace_id, span.span_id))
+        if here and span.parent_id and (span.trace_id, span.parent_id) not in found:
+            below[span.trace_id, span.parent_id] = here
+    for span in spans:
+        parent = below.get((span.trace_id, span.parent_id or ""))
+        if parent:
+            below.setdefault((span.trace_id, span.span_id), parent)
+    return below
+
+
+def _thread(span: Span) -> str | None:
     thread = span.attributes.get(names.THREAD_NAME) or span.attributes.get(names.THREAD_ID)
-    return _UNNAMED if thread is None else shown(thread)
+    return None if thread is None else shown(thread)

@@ -17,8 +17,8 @@ export function healthPanel(health, minimum) {
       el("p", {}, "Everything in this telemetry, held to the default thresholds of ", el("code", {}, "HealthMonitor"),
         `. Below ${plural(minimum, "value")} a check is unknown.`)),
     spans ? el("p", { class: "note" }, `Spans: ${spans}`) : null,
-    published.length ? el("div", {}, el("h3", {}, "Published at the end"), el("ul", { class: "plain" }, published)) : null,
-    el("h3", {}, "Checks"),
+    published.length ? el("div", {}, el("h2", {}, "Published at the end"), el("ul", { class: "plain" }, published)) : null,
+    el("h2", {}, "Checks"),
     table("Checks", [
       { title: "status", value: (check) => RANK[check.status], show: (check) => chip(check.status), number: false },
       { title: "component", value: (check) => check.component },

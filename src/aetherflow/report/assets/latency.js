@@ -12,7 +12,7 @@ export function latencyPanel(rows) {
   const choose = (row) => {
     const marks = [["p50", row.p50], ["p95", row.p95], ["p99", row.p99]];
     chart.replaceChildren(
-      el("h3", {}, row.name, el("span", { class: "note" }, ` ${row.kind}${row.flow && row.flow !== row.name ? ` of ${row.flow}` : ""}`)),
+      el("h2", {}, row.name, el("span", { class: "note" }, ` ${row.kind}${row.flow && row.flow !== row.name ? ` of ${row.flow}` : ""}`)),
       el("p", { class: "note" }, `${count(row.count)} measured, from ${row.source === "metrics"
         ? "exported metrics: every execution" : "the spans in this report: no metrics were exported"}`),
       histogram(row.bars, { show: seconds, marks, label: `Histogram of how long ${row.name} took` }));

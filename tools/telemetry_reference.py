@@ -121,7 +121,7 @@ def _metrics() -> Iterator[str]:
     every = [value for value in vars(conventions).values() if isinstance(value, MetricDefinition)]
     yield "## Metrics\n"
     yield (
-        "Each carries the attributes listed here and no others. Of a histogram, Prometheus has the name below with\n"
+        "Each carries the attributes listed here and no others. Of a histogram, Prometheus has that name with\n"
         "`_bucket`, `_sum` and `_count`.\n"
     )
     yield from _table(_METRIC, map(_metric, known))
@@ -137,7 +137,7 @@ def _metrics() -> Iterator[str]:
     yield f"- seconds: {seconds}\n- items: {items}\n"
 
 
-_METRIC: Final = "metric | instrument, unit | what it is | attributes | in Prometheus"
+_METRIC: Final = "metric, and what Prometheus calls it | instrument, unit | what it is | attributes"
 
 
 def _metric(metric: MetricDefinition) -> str:
@@ -145,7 +145,7 @@ def _metric(metric: MetricDefinition) -> str:
     attributes = ", ".join(f"`{attribute}`" for attribute in metric.attributes)
     instrument = metric.instrument.replace("_", " ")
     name = metric_name(metric)
-    return f"`{metric.name}` | {instrument}, {unit} | {metric.description} | {attributes} | `{name}`"
+    return f"`{metric.name}`<br>`{name}` | {instrument}, {unit} | {metric.description} | {attributes}"
 
 
 def _table(head: str, *rows: Iterable[str]) -> Iterator[str]:

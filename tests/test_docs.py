@@ -41,6 +41,12 @@ def test_listings_run(listing: str) -> None:
     assert done.stdout
 
 
+def test_no_listing_is_forgotten() -> None:
+    """A page with a Python listing is among those whose listings are run."""
+    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
+    assert {page for page in pages if listings(page)} <= {*PAGES, *GUIDE}
+
+
 @pytest.mark.parametrize("page", [*PAGES, *GUIDE, "index", "performance", "telemetry"])
 def test_links_lead_somewhere(page: str) -> None:
     """What a page links to within the repository is there."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aetherflow.cli.main import main
+
 _SETTINGS = ("OTEL_", "AETHER_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM")
 
 
@@ -29,6 +31,14 @@ def start(*arguments: str, env: Mapping[str, str] | None = None, **options: Any)
         encoding="utf-8",
         **options,
     )
+
+
+def code_of(*arguments: str) -> int:
+    """Give the exit code of the program within this process: for what ends before anything begins."""
+    try:
+        return main(arguments)
+    except SystemExit as error:
+        return int(error.code or 0)
 
 
 def run(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:

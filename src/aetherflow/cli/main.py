@@ -23,6 +23,8 @@ from aetherflow.cli import (
     regress,
     report,
     run,
+    serve,
+    top,
     trace,
     trend,
 )
@@ -35,6 +37,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final = (
     demo.COMMAND,
     run.COMMAND,
+    serve.COMMAND,
+    top.COMMAND,
     trace.COMMAND,
     report.COMMAND,
     regress.COMMAND,

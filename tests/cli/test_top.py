@@ -81,6 +81,7 @@ def test_every_part_has_its_rates():
     pool = ObjectPool(object, max_size=3, name="things")
     monitor = HealthMonitor()
     monitor.add_check("told", lambda: "ok")
+    monitor.check()
     with configure("shop", "file", health=monitor), pool.lease(), pool.lease():
         text = drawn(looked_at(*"abcdefgh", "nobody", "nobody"))
     assert line_of(text, "hello greet")[:2] == ["5.0", "1.0"]

@@ -133,9 +133,11 @@ def loss(change: Change) -> Loss | None:
 
 
 def health(change: Change) -> str | None:
-    """Return the state that the process says it is in; None where it says none."""
+    """Return the state that the process says it is in; None where it says nothing of any."""
     states = change.level(names.HEALTH_STATUS.name)
-    return next((series.get(names.HEALTH_STATE) for series, value in states.items() if value), None)
+    return next(
+        (series.get(names.HEALTH_STATE) for series, value in states.items() if value), "unknown" if states else None
+    )
 
 
 def _row(

@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = (
     "advice", "batching", "caching", "capacity", "configuration", "health", "hybrid-contexts", "logs",
     "operations", "pools",
-    "profiling", "regression", "report", "settings", "streams",
+    "profiling", "regression", "report", "serving", "settings", "streams",
 )  # fmt: skip
 GUIDE = ("performance-guide", "performance-guide.zh")
 """The same chapters in two languages, with the same listings."""

@@ -38,6 +38,7 @@ EXECUTIONS = {
     "production_config": {"process_in_batches": 1},
     "profiled_node": {"profiled_processor": 1},
     "profiling": {"edit_distance": 1, "count_primes": 1, "look_up": 4},
+    "serving": {"lookup": 12},
     "stream_stages": {"lines": 4, "requests": 4, "failures": 4, "count": 2, "store": 3, "store batches": 1},
     "streaming": {"streaming_data_source": 1, "streaming_processor": 1, "chunks": 2, "tally": 1},
 }
@@ -538,3 +539,16 @@ def test_lines_lead_to_the_trace():
         (span,) = outcome.named(name)
         assert (line["event"], line["flow"], line["node"]) == (said, "bill", name)
         assert (line["trace_id"], line["span_id"]) == (span.trace_id, span.span_id)
+
+
+def test_endpoints_follow_the_process():
+    """A process that has not loaded what it needs is alive and not ready; then it is, and its metrics have traces."""
+    outcome = run("serving")
+    assert outcome.output.splitlines() == [
+        "/livez: 200 pass",
+        "/readyz: 503 fail",
+        "/livez: 200 pass",
+        "/readyz: 200 pass",
+        "/health: 200 pass",
+        "/metrics: 12 executions, with an exemplar: True",
+    ]

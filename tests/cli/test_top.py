@@ -83,7 +83,7 @@ def test_every_part_has_its_rates():
     monitor.add_check("told", lambda: "ok")
     monitor.check()
     with configure("shop", "file", health=monitor), pool.lease(), pool.lease():
-        text = drawn(looked_at(*"abcdefgh", "nobody", "nobody"))
+        text = drawn(looked_at(*"stuvwxyz", "nobody", "nobody"))
     assert line_of(text, "hello greet")[:2] == ["5.0", "1.0"]
     assert line_of(text, "hello kept")[:2] == ["4.0", NONE]
     assert line_of(text, "hello  ")[:2] == ["5.0", "1.0"]

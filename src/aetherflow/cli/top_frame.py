@@ -75,11 +75,11 @@ def _shares(wanted: Sequence[int], room: int | None) -> list[int]:
 
 
 def _head(change: Change | None, url: str) -> Text:
-    head = Text("aetherflow top", style="bold")
+    head = Text.assemble(("aetherflow top", "bold"))
     if change is None:
         return head.append(f"  {printable(url)}", style="dim")
     now = change.now
-    head.append(f"  {printable(now.resource.get('service_name', ''))}".rstrip())
+    head.append(f"  {printable(now.resource.get('service_name', ''))}".rstrip(), style="bold")
     head.append(f"  {printable(url)}", style="dim")
     facts = [Text("restarted", style="yellow")] if change.is_restarted else []
     state = health(change)
@@ -95,7 +95,7 @@ def _head(change: Change | None, url: str) -> Text:
         style = "bold red" if spans.lost else "yellow" if spans.lost_ever else "green"
         facts.append(Text(f"{_number(spans.lost)}/s lost, {spans.lost_ever:,.0f} in all", style=style))
     if facts:
-        head.append("\n").append_text(Text(" · ", style="dim").join(facts))
+        head.append("\n").append_text(Text(" · ").join(facts))
     return head
 
 

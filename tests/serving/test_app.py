@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import anyio
 import pytest
 from tests.serving.asking import ask
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.serving import make_app, serve
+from aetherflow.serving.evaluating import Evaluations
 from aetherflow.telemetry.health import HealthMonitor
 from aetherflow.telemetry.setup import configure
 
@@ -175,3 +178,19 @@ def test_other_arguments_are_checked(arguments):
     (name,) = arguments
     with pytest.raises(ConfigurationError, match=rf"^{name} is .*; allowed: "):
         make_app(**arguments)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_evaluates_by_itself():
+    """A worker that was forked off while a check was under way is not left waiting for its parent's evaluation."""
+    release, monitor, parent = threading.Event(), HealthMonitor(interval=0), os.getpid()
+    monitor.add_check("stuck in the parent", lambda: os.getpid() != parent or release.wait(), timeout=60)
+    evaluations = Evaluations(monitor, 0.05)
+    assert anyio.run(evaluations.report) == (None, False)
+    if (child := os.fork()) == 0:
+        evaluations._limit = 10
+        report, is_of_now = anyio.run(evaluations.report)
+        os._exit(0 if is_of_now and report and report.status == "healthy" else 1)
+    _, status = os.waitpid(child, 0)
+    release.set()
+    assert status == 0

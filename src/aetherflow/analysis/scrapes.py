@@ -19,7 +19,8 @@ from aetherflow.telemetry.conventions import ALL_METRICS
 
 __all__ = ["Change", "Scrape", "ScrapeError", "read_scrape", "scrape"]
 
-_ACCEPTED: Final = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+_ACCEPTED: Final = "text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.5"
+"""What is least work for who answers, and enough: exemplars are not looked at."""
 _OPEN: Final = "application/openmetrics-text"
 _LARGEST: Final = 64 * 2**20
 _LEVELS: Final = {each.name for each in ALL_METRICS if each.instrument == "observable_up_down_counter"}

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 import anyio
 
+from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.health import HealthMonitor, HealthReport, current_monitor
 from aetherflow.telemetry.helper_thread import HelperThread
 
@@ -64,6 +65,11 @@ class Evaluations:
         self._limit = limit
         self._worker = Worker("health")
         self._under_way: Future[HealthReport] | None = None
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Let go of an evaluation that only the parent has under way."""
+        self._under_way = None
 
     async def report(self) -> tuple[HealthReport | None, bool]:
         """Evaluate, or join whoever does.

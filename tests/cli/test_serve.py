@@ -38,6 +38,7 @@ monitor.add_check("told", lambda: "error", views=["live"])
 
 def main():
     try:
+        Path("started").touch()
         threading.Event().wait()
     finally:
         Path("ended").touch()
@@ -45,6 +46,7 @@ def main():
 async def amain():
     import asyncio
     try:
+        Path("started").touch()
         await asyncio.Event().wait()
     finally:
         Path("ended").touch()
@@ -125,6 +127,7 @@ def test_a_program_ends_in_order(tmp_path, program, number, code):
     """SIGTERM and Ctrl-C both run the program's ``finally`` clauses, and leave no traceback."""
     with serving(program) as (url, process):
         assert ask(f"{url}/livez").status == 200
+        wait_until((tmp_path / "started").exists, "the program")
         ended, told = end(process, number)
     assert (ended, told) == (code, "interrupted\n" if code else "")
     assert (tmp_path / "ended").exists()

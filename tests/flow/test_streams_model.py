@@ -141,7 +141,7 @@ def pull(flow: Node[..., Any], taken: int | None, buffer: int | None, *, awaited
 
 @pytest.mark.parametrize("buffer", [None, 1, 3])
 @pytest.mark.parametrize("awaited", [False, True])
-@settings(max_examples=40)  # each starts threads
+@settings(max_examples=25)  # each starts threads
 @given(pipeline=st.lists(stages, max_size=4), taken=st.none() | st.integers(0, 10), is_async=st.booleans())
 def test_a_pipeline_is_what_its_generators_are(
     buffer: int | None, awaited: bool, pipeline: list[Stage], taken: int | None, is_async: bool

@@ -294,7 +294,7 @@ def text(body: str, status: int = 200, **headers: str) -> Callable[[BaseHTTPRequ
         (text('{"status": "success", "data": {"resultType": "vector", "result": [{}]}}'), "does not answer as"),
         (text('{"status": "success", "data": 3}'), "does not answer as a Prometheus server does"),
         (text("not here", 404), "answers 404 Not Found$"),
-        (text('{"error": "too many samples"}', 422), "answers 422 Unprocessable Entity: too many samples"),
+        (text('{"error": "too many samples"}', 422), r"answers 422 Unprocessable \w+: too many samples"),
         (text("", 302, Location="http://else.where/"), "answers 302 Found, which is http://else.where/"),
         (text("x" * 2_000), "more than 1,000 bytes; ask for less"),
         (text('{"status": ', **{"Content-Length": "99"}), "does not answer as a Prometheus server does"),

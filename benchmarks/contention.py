@@ -14,14 +14,13 @@ import gc
 import os
 import statistics
 import tempfile
-import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.headline import throughput
 from benchmarks.overhead import BY_HAND_EXPORTED, Call, hand_written, told
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -50,7 +49,7 @@ class Way:
     """A way to have a call traced: the call, what is set up around it, and what sends the rest."""
 
     name: str
-    call: Call
+    call: Callable[[int], object]
     providers: active.Providers
     flush: Call
 
@@ -66,40 +65,21 @@ def ways(endpoint: str) -> Iterator[list[Way]]:
     ours, untold = node(double), active.Providers()
     with configure(service_name="contention", exporter="otlp", set_global=False) as telemetry:
         yield [
-            Way(OURS, lambda: ours.run({"x": 1}), active.providers or untold, lambda: telemetry.force_flush(60)),
-            Way(BY_HAND_EXPORTED, lambda: by_hand(1), untold, tracing.force_flush),
+            Way(OURS, lambda x: ours.run({"x": x}), active.providers or untold, lambda: telemetry.force_flush(60)),
+            Way(BY_HAND_EXPORTED, by_hand, untold, tracing.force_flush),
         ]
     tracing.shutdown()
     meters.shutdown()
 
 
-def wall(call: Callable[[], object], threads: int, calls: int) -> float:
-    """Return the µs a call takes when so many threads share the calls out between them."""
-    begin = threading.Barrier(threads + 1)
-
-    def work() -> None:
-        begin.wait()
-        for _ in range(calls // threads):
-            call()
-
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    begin.wait()
-    started = time.perf_counter()
-    for worker in workers:
-        worker.join()
-    return (time.perf_counter() - started) / calls * 1e6
-
-
-def peak(call: Callable[[], object], calls: int) -> float:
+def peak(call: Callable[[int], object], calls: int) -> float:
     """Return the bytes a call that are allocated at the highest."""
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
-    for _ in range(calls):
-        call()
+    for item in range(calls):
+        call(item)
     _, highest = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return (highest - before) / calls
@@ -118,7 +98,9 @@ def main() -> None:
             for threads in THREADS:
                 for way in all_:
                     with told(way.providers.tracer_provider, way.providers.meter_provider):
-                        taken.setdefault((way.name, threads), []).append(wall(way.call, threads, options.calls))
+                        taken.setdefault((way.name, threads), []).append(
+                            1e6 / throughput(way.call, options.calls // threads, threads)
+                        )
                     way.flush()
         for _ in range(3):
             for way in all_:

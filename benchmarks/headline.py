@@ -30,23 +30,23 @@ THREADS = 8
 GUIDE = 45_000
 
 
-def throughput(operation: Callable[[int], object], count: int) -> float:
-    """Return operations a second of eight threads that begin together."""
-    begin = threading.Barrier(THREADS + 1)
+def throughput(operation: Callable[[int], object], count: int, threads: int = THREADS) -> float:
+    """Return operations a second of threads that begin together, so many of each."""
+    begin = threading.Barrier(threads + 1)
 
     def work() -> None:
         begin.wait()
         for item in range(count):
             operation(item)
 
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
     begin.wait()
     started = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    return THREADS * count / (time.perf_counter() - started)
+    for worker in workers:
+        worker.join()
+    return threads * count / (time.perf_counter() - started)
 
 
 def operations() -> dict[str, Callable[[int], object]]:

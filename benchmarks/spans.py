@@ -15,6 +15,7 @@ import pstats
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -78,7 +79,7 @@ def rounds(
         for shape, flow in flows.items():
             for what, providers in (("untraced", active.Providers()), ("spans kept", active.Providers(provider))):
                 active.set_active(providers)
-                yield shape, what, taken(lambda flow=flow: flow.run({"x": 1}), runs)  # type: ignore[misc]
+                yield shape, what, taken(partial(flow.run, {"x": 1}), runs)
             spans = [*keep.spans]
             keep.spans.clear()
             started = time.perf_counter()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gc
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field, PositiveInt, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aetherflow.errors import ConfigurationError
 
-__all__ = ["PerformanceConfig", "Setting", "perf_config"]
+__all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "perf_config"]
+
+SERVE_PORT: Final = 9464
+"""Where ``aetherflow serve`` listens, and ``aetherflow top`` looks, as OpenTelemetry's exporters for Prometheus do."""
+SERVE_TOKEN_VARIABLE: Final = "AETHER_SERVE_TOKEN"
+"""The variable that says the bearer token of the endpoints, where no argument does."""
 
 _ALLOWED: dict[object, str] = {int: "a whole number, 1 or more", float: "a number of seconds above 0"}
 

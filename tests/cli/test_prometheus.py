@@ -100,8 +100,8 @@ def test_nothing_found_is_told(server: Prometheus, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("http://127.0.0.1:1", "aetherflow regress: http://127.0.0.1:1: cannot be asked (Connection refused)\n"),
-        ("HTTP://127.0.0.1:1", "aetherflow regress: http://127.0.0.1:1: cannot be asked (Connection refused)\n"),
+        ("http://127.0.0.1:1", "aetherflow regress: http://127.0.0.1:1: cannot be reached (Connection refused)\n"),
+        ("HTTP://127.0.0.1:1", "aetherflow regress: http://127.0.0.1:1: cannot be reached (Connection refused)\n"),
         ("http://h?runs=1", "argument --candidate: http://h: the parameter 'runs' is not known; allowed: run, label"),
     ],
 )

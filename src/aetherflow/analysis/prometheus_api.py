@@ -12,9 +12,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from typing import Any, Final
 
+from aetherflow.analysis.fetching import AnswerTooLongError, NoAnswerError, fetch
 from aetherflow.analysis.otlp_files import MAX_RECORD_BYTES
 from aetherflow.errors import AetherFlowError, ConfigurationError
 
@@ -30,7 +31,7 @@ _SHOWN: Final = 60
 
 
 class PrometheusError(AetherFlowError, ValueError):
-    """A Prometheus server cannot be asked, or answers what is no answer.
+    """A Prometheus server cannot be reached, or answers what is no answer.
 
     Args:
         source: What was asked.
@@ -147,21 +148,15 @@ def ask(source: PrometheusSource, expression: str, at: float) -> list[Sample]:
     request = urllib.request.Request(f"{source.url}/api/v1/query", data=form.encode())
     if source.authorization:
         request.add_header("Authorization", source.authorization)
-    deadline = time.monotonic() + source.timeout
     try:
-        with _OPENER.open(request, timeout=source.timeout) as response:
-            body = _read(source, response, deadline)
+        body, _ = fetch(request, timeout=source.timeout, most=MAX_RECORD_BYTES, opener=_OPENER)
     except urllib.error.HTTPError as error:
         with error:
             raise PrometheusError(source, _refusal(error)) from error
-    except TimeoutError as error:
-        raise PrometheusError(source, f"did not answer within {source.timeout:g} s") from error
-    except (OSError, HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, TimeoutError):
-            raise PrometheusError(source, f"did not answer within {source.timeout:g} s") from error
-        told = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise PrometheusError(source, f"cannot be asked ({told})") from error
+    except AnswerTooLongError as error:
+        raise PrometheusError(source, f"{error}; ask for less, with 'match', 'run' or 'range'") from error
+    except NoAnswerError as error:
+        raise PrometheusError(source, str(error)) from error
     try:
         return list(_samples(json.loads(body)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -177,18 +172,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 _OPENER: Final = urllib.request.build_opener(_NoRedirects)
-
-
-def _read(source: PrometheusSource, response: HTTPResponse, deadline: float) -> bytes:
-    body = bytearray()
-    while chunk := response.read1(_CHUNK):
-        body += chunk
-        if len(body) > MAX_RECORD_BYTES:
-            told = f"answers with more than {MAX_RECORD_BYTES:,} bytes; ask for less, with 'match', 'run' or 'range'"
-            raise PrometheusError(source, told)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    return bytes(body)
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

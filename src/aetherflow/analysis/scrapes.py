@@ -7,9 +7,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http import HTTPStatus
 from typing import Any, Final
 
+from aetherflow.analysis.fetching import NoAnswerError, fetch
 from aetherflow.analysis.histograms import ExplicitBuckets, Histogram
 from aetherflow.analysis.metric_points import Series
 from aetherflow.analysis.prometheus_api import Sample
@@ -128,24 +129,14 @@ def scrape(url: str, *, token: str | None = None, timeout: float = 5.0) -> Scrap
         request = urllib.request.Request(url, headers={"Accept": _ACCEPTED})
         if token:
             request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            body = answer.read(_LARGEST + 1)
-            is_whole = not answer.length or len(body) > _LARGEST
-            media_type = answer.headers.get("Content-Type", "")
+        body, headers = fetch(request, timeout=timeout, most=_LARGEST)
     except urllib.error.HTTPError as error:
         with error:
-            hint = "; it asks for a token" if error.code == 401 else ""  # noqa: PLR2004  # as HTTP numbers it
+            hint = "; it asks for a token" if error.code == HTTPStatus.UNAUTHORIZED else ""
             raise ScrapeError(url, f"answers {error.code} {error.reason}{hint}") from error
-    except TimeoutError as error:
-        raise ScrapeError(url, f"does not answer within {timeout:g} s") from error
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise ScrapeError(url, f"cannot be reached ({text})") from error
-    if not is_whole:
-        raise ScrapeError(url, "breaks off in the middle")
-    if len(body) > _LARGEST:
-        raise ScrapeError(url, f"says more than {_LARGEST // 2**20} MB")
+    except (NoAnswerError, ValueError) as error:
+        raise ScrapeError(url, str(error)) from error
+    media_type = headers.get("Content-Type", "")
     try:
         return read_scrape(body.decode(), time.monotonic(), is_open=media_type.startswith(_OPEN))
     except ValueError as error:

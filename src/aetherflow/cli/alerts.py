@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from rich.text import Text
-
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
-from aetherflow.cli.regress import write_report
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, put_out
 from aetherflow.operations.alerts import alert_document
 from aetherflow.operations.objectives import Expectations, read_expectations
 
@@ -36,10 +33,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         raise UsageError("rules are written as YAML, by PyYAML; install aetherflow-otel[operations]") from error
     expected = read_expectations(arguments.config) if arguments.config else Expectations()
     text = _HEAD + yaml.safe_dump(alert_document(expected), sort_keys=False, width=110, allow_unicode=True)
-    if arguments.output:
-        write_report(arguments.output, text)
-    else:
-        consoles.out.print(Text(text), soft_wrap=True, end="")
+    put_out(text, arguments.output, consoles)
     return ExitCode.FINE
 
 

@@ -15,8 +15,7 @@ from rich.text import Text
 from aetherflow.analysis.capacity import Capacity, Level, find_capacity, replicas_for
 from aetherflow.analysis.usl import Estimate, Scaling
 from aetherflow.cli.charts import Chart, Curve, draw_charts
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, number
-from aetherflow.cli.regress import write_report
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, number, write_file
 from aetherflow.cli.sources import listed, read_side, source, without_collections
 from aetherflow.cli.terminal import format_seconds
 
@@ -60,7 +59,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     else:
         consoles.out.print(_page(capacity, replicas, arguments))
     if arguments.svg:
-        write_report(arguments.svg, _svg(capacity))
+        write_file(arguments.svg, _svg(capacity))
     return ExitCode.FINE
 
 

@@ -7,9 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Final, get_args
 
 from rich.console import Console
+from rich.text import Text
 
 from aetherflow.errors import AetherFlowError
 from aetherflow.telemetry.destination import Exporter
@@ -22,8 +24,11 @@ __all__ = [
     "UsersOwnError",
     "add_display_arguments",
     "add_export_arguments",
+    "add_input_arguments",
     "at_least",
     "number",
+    "put_out",
+    "write_file",
 ]
 
 
@@ -85,6 +90,21 @@ def add_display_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-color", action="store_true", help="print without colours (NO_COLOR=1 does the same)")
 
 
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what a flow is run with: its inputs, and its context."""
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE|@FILE",
+        dest="inputs",
+        help="an input: a value that is not JSON is a string; @FILE is a JSON object with several (may be repeated)",
+    )
+    parser.add_argument(
+        "--context", metavar="MODULE:CLASS", help="what nodes are injected from: a BaseFlowContext, or an instance"
+    )
+
+
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what every command that runs a flow takes."""
     parser.add_argument(
@@ -94,6 +114,23 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         help="where spans and metrics go; auto, the default, takes what the OTEL_* variables name, else files "
         "below .aetherflow/",
     )
+
+
+def write_file(file: Path, text: str, *, mode: str = "w") -> None:
+    """Write text to a file; what is in the way of that is told as a bad argument."""
+    try:
+        with file.open(mode, encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror or error}") from error
+
+
+def put_out(text: str, file: Path | None, consoles: Consoles) -> None:
+    """Write text to a file, or to standard output without one."""
+    if file is None:
+        consoles.out.print(Text(text), soft_wrap=True, end="")
+    else:
+        write_file(file, text)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from rich.text import Text
-
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
-from aetherflow.cli.regress import write_report
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, put_out
 
 __all__ = ["COMMAND"]
 
@@ -27,10 +24,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
             "the dashboard is made with Grafana's Foundation SDK; install aetherflow-otel[operations]"
         ) from error
     text = dashboard_json(arguments.title)
-    if arguments.output:
-        write_report(arguments.output, text)
-    else:
-        consoles.out.print(Text(text), soft_wrap=True, end="")
+    put_out(text, arguments.output, consoles)
     return ExitCode.FINE
 
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from rich.text import Text
 
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsersOwnError, at_least, number
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsersOwnError, add_input_arguments, at_least, number
 from aetherflow.cli.load_driver import LoadResult, arrivals, drive
 from aetherflow.cli.loading import entered, load_flow, read_inputs
 from aetherflow.cli.terminal import format_count
@@ -57,15 +57,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start R runs a second, at random, whether or not those before have ended; latency counts from when a run "
         "was due (default: each thread starts the next run when its own has ended)",
     )
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        dest="inputs",
-        metavar="KEY=VALUE|@FILE",
-        help="an input (may be repeated)",
-    )
-    parser.add_argument("--context", metavar="MODULE:CLASS", help="what nodes are injected from, shared by all threads")
+    add_input_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the metrics go (default: .aetherflow/load)")
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from aetherflow.analysis.baselines import find_baselines, this_machine
 from aetherflow.analysis.regression import Comparison, compare_jobs
 from aetherflow.analysis.regression_rules import Rules, read_rules
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, write_file
 from aetherflow.cli.regression_report import FORMATS, render
 from aetherflow.cli.sources import SOURCES, Source, listed, missing, read_side, source, without_collections
 
@@ -24,7 +24,6 @@ __all__ = [
     "baseline_paths",
     "report",
     "rules_of",
-    "write_report",
 ]
 
 _STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
@@ -134,21 +133,12 @@ def report(comparison: Comparison, arguments: argparse.Namespace, consoles: Cons
         UsageError: The report cannot be written.
     """
     if arguments.output:
-        write_report(arguments.output, render(comparison, arguments.format))
+        write_file(arguments.output, render(comparison, arguments.format))
     shown = render(comparison, "text" if arguments.output else arguments.format)
     consoles.out.print(Text(shown), end="", soft_wrap=True)
     if summary := os.environ.get(_STEP_SUMMARY):
-        write_report(Path(summary), render(comparison, "markdown"), mode="a")
+        write_file(Path(summary), render(comparison, "markdown"), mode="a")
     return ExitCode.FAILED if comparison.failed else ExitCode.FINE
-
-
-def write_report(file: Path, text: str, *, mode: str = "w") -> None:
-    """Write text to a file; what is in the way of that is told as a bad argument."""
-    try:
-        with file.open(mode, encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror or error}") from error
 
 
 COMMAND: Final = Command(

@@ -20,6 +20,7 @@ from aetherflow.cli.command import (
     UsageError,
     add_display_arguments,
     add_export_arguments,
+    add_input_arguments,
 )
 from aetherflow.cli.loading import entered, load_flow, read_inputs
 
@@ -31,17 +32,7 @@ _LONGEST: Final = 60
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("flow", metavar="MODULE:FLOW", help="the flow, for example shop.flows:checkout")
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE|@FILE",
-        dest="inputs",
-        help="an input: a value that is not JSON is a string; @FILE is a JSON object with several (may be repeated)",
-    )
-    parser.add_argument(
-        "--context", metavar="MODULE:CLASS", help="what nodes are injected from: a BaseFlowContext, or an instance"
-    )
+    add_input_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     add_export_arguments(parser)
     add_display_arguments(parser)

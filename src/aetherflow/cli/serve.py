@@ -22,10 +22,12 @@ from aetherflow.cli.command import (
     UsageError,
     UsersOwnError,
     add_export_arguments,
+    add_input_arguments,
     at_least,
     number,
 )
 from aetherflow.cli.loading import entered, load_flow, load_object, read_inputs
+from aetherflow.config import SERVE_PORT, SERVE_TOKEN_VARIABLE
 
 __all__ = ["COMMAND"]
 
@@ -36,7 +38,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="the address to listen on (default: %(default)s, this machine only)"
     )
     parser.add_argument(
-        "--port", type=at_least(0), default=9464, help="the port to listen on; 0 for any (default: %(default)s)"
+        "--port", type=at_least(0), default=SERVE_PORT, help="the port to listen on; 0 for any (default: %(default)s)"
     )
     parser.add_argument(
         "--every",
@@ -45,15 +47,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="start a flow again so many seconds after it was started, or once it has ended (default: %(default)g)",
     )
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE|@FILE",
-        dest="inputs",
-        help="an input of the flow, as 'aetherflow run' takes it (may be repeated)",
-    )
-    parser.add_argument("--context", metavar="MODULE:CLASS", help="what the flow's nodes are injected from")
+    add_input_arguments(parser)
     add_export_arguments(parser)
 
 
@@ -104,12 +98,10 @@ def _load(reference: str, kinds: tuple[type, ...]) -> Any:
 
 
 def _tell(url: str, arguments: argparse.Namespace, consoles: Consoles) -> None:
-    from aetherflow.serving import TOKEN_VARIABLE
-
     paths = "/livez /readyz /health /metrics /openapi.json"
     consoles.err.print(Text(f"{arguments.object} at {url} {paths}; Ctrl-C ends it"), soft_wrap=True)
-    if not _is_loopback(url) and not os.environ.get(TOKEN_VARIABLE):
-        warning = f"whoever reaches {url} reads its health and metrics: set {TOKEN_VARIABLE} to ask for a token"
+    if not _is_loopback(url) and not os.environ.get(SERVE_TOKEN_VARIABLE):
+        warning = f"whoever reaches {url} reads its health and metrics: set {SERVE_TOKEN_VARIABLE} to ask for a token"
         consoles.err.print(Text(warning, style="yellow"), soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,11 +16,11 @@ from rich.console import RenderableType
 from aetherflow.analysis.scrapes import Change, Scrape, ScrapeError, scrape
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, number
 from aetherflow.cli.top_frame import Frame
+from aetherflow.config import SERVE_PORT, SERVE_TOKEN_VARIABLE
 
 __all__ = ["COMMAND"]
 
-_DEFAULT_URL: Final = "http://127.0.0.1:9464/metrics"
-_TOKEN_VARIABLE: Final = "AETHER_SERVE_TOKEN"
+_DEFAULT_URL: Final = f"http://127.0.0.1:{SERVE_PORT}/metrics"
 _PATIENCE: Final = 5.0
 
 
@@ -39,11 +40,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
-    try:
-        import prometheus_client  # noqa: F401
-    except ImportError as error:
-        raise UsageError("metrics are read with prometheus-client; install aetherflow-otel[serve]") from error
-    watch = _Watch(_address(arguments.url), os.environ.get(_TOKEN_VARIABLE) or None, arguments.interval)
+    if find_spec("prometheus_client") is None:
+        raise UsageError("metrics are read with prometheus-client; install aetherflow-otel[serve]")
+    watch = _Watch(_address(arguments.url), os.environ.get(SERVE_TOKEN_VARIABLE) or None, arguments.interval)
     if arguments.once:
         watch.look()
         time.sleep(arguments.interval)

@@ -17,8 +17,8 @@ from rich.text import Text
 from aetherflow.analysis.metrics import Job
 from aetherflow.analysis.trend import ChangePoint, Method, Trend, find_trends
 from aetherflow.cli.charts import Chart, Curve, draw_charts, sparkline
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least, number
-from aetherflow.cli.regress import add_runner_argument, baseline_paths, write_report
+from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least, number, write_file
+from aetherflow.cli.regress import add_runner_argument, baseline_paths
 from aetherflow.cli.sources import SOURCES, listed, missing, read_side, source, without_collections
 from aetherflow.cli.terminal import format_count, format_seconds, printable
 
@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     else:
         consoles.out.print(_page(trends, jobs))
     if arguments.svg:
-        write_report(arguments.svg, _svg(trends))
+        write_file(arguments.svg, _svg(trends))
     return ExitCode.FINE
 
 

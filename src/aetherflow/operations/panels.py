@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Concatenate, Final, Literal
 
-from aetherflow.operations.promql import INSTANCE, JOB, Query, label, quoted
+from aetherflow.operations.promql import INSTANCE, JOB, Query, label, quoted, unequal
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.conventions import MetricDefinition
 
@@ -78,24 +78,21 @@ def _quantiles(query: Query, metric: MetricDefinition, *quantiles: float) -> lis
     ]
 
 
-def _one(query: str, *by: str, told: str = "") -> list[Target]:
-    return [Target(query, told or _legend(*by))]
+def _each(measure: Callable[Concatenate[Query, ...], str], query: Query, *of: Any) -> list[Target]:
+    """One query, whose series are called after what it is split by."""
+    return [Target(measure(query, *of), _legend(*query.by))]
 
 
 _RUN: Final = names.RUN_DURATION
 _FLOWS: Final = Row(
     "Flows",
     (
-        Panel("Runs", "reqps", _one(_FLOW.rate(_RUN), names.FLOW_NAME), "Runs that ended, a second.", stacked=True),
-        Panel("Failed runs", "percentunit", _one(_FLOW.failed(_RUN), names.FLOW_NAME), "The share that failed."),
+        Panel("Runs", "reqps", _each(Query.rate, _FLOW, _RUN), "Runs that ended, a second.", stacked=True),
+        Panel("Failed runs", "percentunit", _each(Query.failed, _FLOW, _RUN), "The share that failed."),
         Panel(
             "Failures by error",
             "reqps",
-            _one(
-                _FLOW.where(f'{label(names.ERROR_TYPE)}!=""').split(names.ERROR_TYPE).rate(_RUN),
-                names.FLOW_NAME,
-                names.ERROR_TYPE,
-            ),
+            _each(Query.rate, _FLOW.where(unequal(names.ERROR_TYPE, "")).split(names.ERROR_TYPE), _RUN),
             "Runs that failed, a second, by the class of what was raised.",
             stacked=True,
         ),
@@ -114,13 +111,13 @@ _NODES: Final = Row(
         Panel(
             "Executions",
             "ops",
-            _one(_NODE.rate(names.NODE_DURATION), names.FLOW_NAME, names.NODE_NAME),
+            _each(Query.rate, _NODE, names.NODE_DURATION),
             "Executions that ended, a second.",
         ),
         Panel(
             "Failed executions",
             "percentunit",
-            _one(_NODE.failed(names.NODE_DURATION), names.FLOW_NAME, names.NODE_NAME),
+            _each(Query.failed, _NODE, names.NODE_DURATION),
             "The share of executions that failed.",
         ),
         Panel(
@@ -132,63 +129,54 @@ _NODES: Final = Row(
         Panel(
             "Average duration",
             "s",
-            _one(_NODE.average(names.NODE_DURATION), names.FLOW_NAME, names.NODE_NAME),
+            _each(Query.average, _NODE, names.NODE_DURATION),
             "Time in a node over its executions.",
         ),
         Panel(
             "Where the time goes",
             "short",
-            _one(_NODE.busy(names.NODE_DURATION), names.FLOW_NAME, names.NODE_NAME),
+            _each(Query.busy, _NODE, names.NODE_DURATION),
             "Seconds spent in a node, a second: as many as executions were under way on average.",
             stacked=True,
         ),
         Panel(
             "Under way",
             "short",
-            _one(_NODE.level(names.NODE_ACTIVE), names.FLOW_NAME, names.NODE_NAME),
+            _each(Query.level, _NODE, names.NODE_ACTIVE),
             "Executions that have begun and not ended.",
             stacked=True,
         ),
         Panel(
             "Retries",
             "ops",
-            _one(
-                _NODE.split(names.ERROR_TYPE).rate(names.NODE_RETRIES),
-                names.FLOW_NAME,
-                names.NODE_NAME,
-                names.ERROR_TYPE,
-            ),
+            _each(Query.rate, _NODE.split(names.ERROR_TYPE), names.NODE_RETRIES),
             "Attempts made again, a second, by the class of what was raised.",
         ),
         Panel(
             "Items of streams",
             "ops",
-            _one(_NODE.rate(names.STREAM_ITEMS_METRIC), names.FLOW_NAME, names.NODE_NAME),
+            _each(Query.rate, _NODE, names.STREAM_ITEMS_METRIC),
             "Items that stream stages yielded, a second.",
         ),
     ),
 )
 
 _EXECUTOR: Final = _ALL.split(names.EXECUTOR_NAME)
-_SCOPE: Final = _ALL.split(names.PROVIDER_SCOPE).where(f'{label(names.PROVIDER_SCOPE)}!=""')
+_SCOPE: Final = _ALL.split(names.PROVIDER_SCOPE).where(unequal(names.PROVIDER_SCOPE, ""))
 _CONCURRENCY: Final = Row(
     "Concurrency and provider scopes",
     (
         Panel(
             "Workers",
             "short",
-            _one(
-                _EXECUTOR.split(names.EXECUTOR_STATE).level(names.EXECUTOR_WORKERS),
-                names.EXECUTOR_NAME,
-                names.EXECUTOR_STATE,
-            ),
+            _each(Query.level, _EXECUTOR.split(names.EXECUTOR_STATE), names.EXECUTOR_WORKERS),
             "Threads or processes that work, and that wait for work.",
             stacked=True,
         ),
         Panel(
             "Queue",
             "short",
-            _one(_EXECUTOR.level(names.EXECUTOR_QUEUE), names.EXECUTOR_NAME),
+            _each(Query.level, _EXECUTOR, names.EXECUTOR_QUEUE),
             "Tasks that no worker has begun.",
         ),
         Panel(
@@ -200,7 +188,7 @@ _CONCURRENCY: Final = Row(
         Panel(
             "Executions by provider scope",
             "ops",
-            _one(_SCOPE.rate(names.SPAN_CALLS), names.PROVIDER_SCOPE),
+            _each(Query.rate, _SCOPE, names.SPAN_CALLS),
             "What nodes are injected with, told from spans: needs the collector of otel-collector.yaml.",
             stacked=True,
         ),
@@ -220,10 +208,10 @@ _BATCHES: Final = Row(
         Panel(
             "Batches",
             "ops",
-            _one(_BATCH.rate(names.BATCH_SIZE_METRIC), names.NODE_NAME),
+            _each(Query.rate, _BATCH, names.BATCH_SIZE_METRIC),
             "Calls for many, a second.",
         ),
-        Panel("Items", "ops", _one(_BATCH.busy(names.BATCH_SIZE_METRIC), names.NODE_NAME), "Items in them, a second."),
+        Panel("Items", "ops", _each(Query.busy, _BATCH, names.BATCH_SIZE_METRIC), "Items in them, a second."),
         Panel(
             "Size",
             "short",
@@ -250,28 +238,28 @@ _CACHES: Final = Row(
         Panel(
             "Hits",
             "percentunit",
-            _one(_CACHE.share(names.CACHE_REQUESTS, f'{label(names.CACHE_RESULT)}!="miss"'), names.CACHE_NAME),
+            _each(Query.share, _CACHE, names.CACHE_REQUESTS, unequal(names.CACHE_RESULT, "miss")),
             "The share of look-ups that computed nothing: found, or waited for another caller's result.",
         ),
         Panel(
             "Look-ups",
             "ops",
-            _one(_CACHE.split(names.CACHE_RESULT).rate(names.CACHE_REQUESTS), names.CACHE_NAME, names.CACHE_RESULT),
+            _each(Query.rate, _CACHE.split(names.CACHE_RESULT), names.CACHE_REQUESTS),
             "Look-ups a second, by result.",
             stacked=True,
         ),
-        Panel("Entries", "short", _one(_CACHE.level(names.CACHE_ENTRIES), names.CACHE_NAME), "Results that are kept."),
+        Panel("Entries", "short", _each(Query.level, _CACHE, names.CACHE_ENTRIES), "Results that are kept."),
         Panel(
             "Pooled objects",
             "short",
-            _one(_POOL.split(names.POOL_STATE).level(names.POOL_OBJECTS), names.POOL_NAME, names.POOL_STATE),
+            _each(Query.level, _POOL.split(names.POOL_STATE), names.POOL_OBJECTS),
             "Objects lent and free.",
             stacked=True,
         ),
         Panel(
             "Callers waiting",
             "short",
-            _one(_POOL.level(names.POOL_WAITING), names.POOL_NAME),
+            _each(Query.level, _POOL, names.POOL_WAITING),
             "They have none yet.",
         ),
         Panel(
@@ -290,13 +278,13 @@ _OPERATIONS: Final = Row(
         Panel(
             "Operations",
             "ops",
-            _one(_OPERATION.rate(names.OPERATION_DURATION), names.OPERATION_NAME),
+            _each(Query.rate, _OPERATION, names.OPERATION_DURATION),
             "What PerformanceMonitor.measure() measured, a second.",
         ),
         Panel(
             "Failed operations",
             "percentunit",
-            _one(_OPERATION.failed(names.OPERATION_DURATION), names.OPERATION_NAME),
+            _each(Query.failed, _OPERATION, names.OPERATION_DURATION),
             "The share of them that failed.",
         ),
         Panel(
@@ -314,24 +302,25 @@ _HEALTH: Final = Row(
         Panel(
             "Health",
             "short",
-            _one(_ALL.split(names.HEALTH_STATE).level(names.HEALTH_STATUS), names.HEALTH_STATE),
+            _each(Query.level, _ALL.split(names.HEALTH_STATE), names.HEALTH_STATUS),
             "Processes by what they say of themselves.",
             stacked=True,
         ),
         Panel(
             "Spans",
             "ops",
-            _one(_ALL.split(names.TELEMETRY_OUTCOME).rate(names.TELEMETRY_SPANS), names.TELEMETRY_OUTCOME),
+            _each(Query.rate, _ALL.split(names.TELEMETRY_OUTCOME), names.TELEMETRY_SPANS),
             "Spans a second, by what became of them.",
             stacked=True,
         ),
         Panel(
             "Spans lost",
             "percentunit",
-            _one(
-                _ALL.split(JOB, INSTANCE).share(names.TELEMETRY_SPANS, f'{label(names.TELEMETRY_OUTCOME)}!="exported"'),
-                JOB,
-                INSTANCE,
+            _each(
+                Query.share,
+                _ALL.split(JOB, INSTANCE),
+                names.TELEMETRY_SPANS,
+                unequal(names.TELEMETRY_OUTCOME, "exported"),
             ),
             "The share of spans that were dropped or could not be exported, by process.",
         ),

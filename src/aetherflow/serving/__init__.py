@@ -16,11 +16,11 @@ EXTRA: Final = "install aetherflow-otel[serve]"
 """What is missing where these do not import."""
 
 try:
-    from aetherflow.serving.app import TOKEN_VARIABLE, make_app
-    from aetherflow.serving.server import DEFAULT_PORT, serve
+    from aetherflow.serving.app import make_app
+    from aetherflow.serving.server import serve
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in ("starlette", "uvicorn", "prometheus_client"):
         raise
     raise ImportError(f"aetherflow.serving needs {missing.name}: {EXTRA}", name=missing.name) from missing
 
-__all__ = ["DEFAULT_PORT", "EXTRA", "TOKEN_VARIABLE", "make_app", "serve"]
+__all__ = ["EXTRA", "make_app", "serve"]

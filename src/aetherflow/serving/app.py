@@ -15,16 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from aetherflow.config import SERVE_TOKEN_VARIABLE
 from aetherflow.errors import ConfigurationError
 from aetherflow.serving.evaluating import Evaluations, Worker
 from aetherflow.serving.openapi import PROBLEM_TYPE, describe
 from aetherflow.serving.openmetrics import Exposition
 from aetherflow.telemetry.health import MEDIA_TYPE, HealthMonitor, HealthReport, ViewName
 
-__all__ = ["TOKEN_VARIABLE", "make_app"]
-
-TOKEN_VARIABLE: Final = "AETHER_SERVE_TOKEN"
-"""The variable that says the bearer token where no argument does."""
+__all__ = ["make_app"]
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What a bearer token may be. Source: RFC 6750, section 2.1."""
@@ -73,7 +71,9 @@ def make_app(monitor: HealthMonitor | None = None, *, token: str | None = None, 
 
 def _checked_token(given: str | None) -> str | None:
     """Return the token that is asked for; an error never repeats it."""
-    origin, token = ("token", given) if given is not None else (TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE) or None)
+    origin, token = "token", given
+    if given is None:
+        origin, token = SERVE_TOKEN_VARIABLE, os.environ.get(SERVE_TOKEN_VARIABLE) or None
     if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
         raise ConfigurationError(
             f"{origin} is not a bearer token; allowed: letters, digits and -._~+/, one or more, then perhaps some ="

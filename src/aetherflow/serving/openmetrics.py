@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from opentelemetry import trace
@@ -110,6 +111,7 @@ class Exposition:
         yield from _resource()
 
 
+@cache
 def _bounds(definition: MetricDefinition) -> list[int]:
     """The upper bounds of buckets, in the store's whole numbers."""
     if definition.instrument != "histogram":

@@ -12,15 +12,14 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
+from aetherflow.config import SERVE_PORT
 from aetherflow.errors import ConfigurationError
 from aetherflow.serving.app import make_app
 from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.health import HealthMonitor
 
-__all__ = ["DEFAULT_PORT", "serve"]
+__all__ = ["serve"]
 
-DEFAULT_PORT: Final = 9464
-"""Where OpenTelemetry's exporters for Prometheus listen by default."""
 _LARGEST_PORT: Final = 65535
 _BACKLOG: Final = 128
 _GRACE: Final = 1
@@ -30,7 +29,7 @@ _GRACE: Final = 1
 @contextlib.contextmanager
 def serve(
     host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
+    port: int = SERVE_PORT,
     *,
     monitor: HealthMonitor | None = None,
     token: str | None = None,

@@ -25,7 +25,7 @@ from opentelemetry.util.types import Attributes, AttributeValue
 from typing_extensions import override
 
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template, span_context
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
 
 __all__ = ["LeanSpan"]
 
@@ -81,7 +81,7 @@ class LeanSpan(trace.Span, ReadableSpan):
         identity = self._identity
         if identity is None:  # most spans are never asked
             frame = self.frame
-            identity = span_context(frame.trace_id, self.span_id, frame.flags, frame.state)
+            identity = SpanContext(frame.trace_id, self.span_id, False, frame.flags, frame.state)
             self._identity = identity
         return identity
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns, time_ns
-from types import TracebackType
 from typing import Any, Final, Self
 
 from opentelemetry.context import Context, attach, detach, get_current
@@ -19,9 +18,17 @@ from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import Series
 from aetherflow.telemetry.api_observer import ApiObserver, Record, RecordedObservation, SpanObservation
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template, span_context
-from aetherflow.telemetry.observation import Observation, Site, add, new_run_id, offer, thread_facts
-from aetherflow.telemetry.sdk_spans import always, current_span, has_span, is_random, sampling_of, with_span
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
+from aetherflow.telemetry.observation import Observation, Site, new_run_id, thread_facts
+from aetherflow.telemetry.sdk_spans import (
+    always,
+    current_span,
+    has_span,
+    is_random,
+    sampling_of,
+    span_context,
+    with_span,
+)
 
 __all__ = ["LeanObserver"]
 
@@ -45,28 +52,6 @@ class _LeanObservation(SpanObservation):
     @property
     def context(self) -> SpanContext:  # type: ignore[override]  # made when it is asked for
         return self._span.get_span_context()
-
-    @override
-    def __enter__(self) -> Self:
-        self._token = attach(self._current)
-        return self
-
-    @override
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None or self._record is not None:
-            super().__exit__(kind, error, traceback)
-            return
-        try:  # what the other does, without its layers
-            now = perf_counter_ns()
-            series, duration = self._site.series, now - self._started
-            add(series, duration)
-            if (kept := series.exemplar) is None or duration > kept[0]:
-                offer(series, duration, self._current)
-            self._span.finish(now)
-        finally:
-            detach(self._token)  # type: ignore[arg-type]  # what attach() gave
 
     @override
     def _close(self, duration: int) -> None:

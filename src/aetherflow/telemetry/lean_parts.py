@@ -12,7 +12,7 @@ from opentelemetry.util.types import AttributeValue
 
 from aetherflow.telemetry.observation import ThreadFacts
 
-__all__ = ["Frame", "Origin", "Rest", "Template", "span_context"]
+__all__ = ["Frame", "Origin", "Rest", "Template"]
 
 
 class Template:
@@ -127,8 +127,3 @@ class Rest:
         self.links = links
         self.late: dict[str, AttributeValue] = {}
         self.full: sdk.Span | None = None
-
-
-def span_context(trace_id: int, span_id: int, flags: TraceFlags, state: TraceState) -> SpanContext:
-    """Return the context of a local span with ids that are known to be valid."""
-    return tuple.__new__(SpanContext, (trace_id, span_id, False, flags, state, True))

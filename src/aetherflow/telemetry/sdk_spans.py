@@ -22,11 +22,11 @@ from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanContext, TraceFlags
+from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template, span_context
+from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
 
 __all__ = [
     "Sampling",
@@ -36,6 +36,7 @@ __all__ = [
     "is_random",
     "origin_of",
     "sampling_of",
+    "span_context",
     "with_span",
 ]
 
@@ -58,6 +59,11 @@ def has_span(context: Context) -> bool:
 def with_span(span: Span, context: Context) -> Context:
     """Return a context with another current span: :func:`trace.set_span_in_context`, without its layers."""
     return Context({**context, _SPAN_KEY: span})
+
+
+def span_context(trace_id: int, span_id: int, flags: TraceFlags, state: TraceState) -> SpanContext:
+    """Return the context of a local span with ids that are known to be valid."""
+    return tuple.__new__(SpanContext, (trace_id, span_id, False, flags, state, True))
 
 
 @dataclass(frozen=True, slots=True)

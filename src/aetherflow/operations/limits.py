@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from aetherflow.errors import ConfigurationError
 from aetherflow.operations.objectives import Expectations
 from aetherflow.operations.promql import INSTANCE, JOB, Query, equals, label, metric_name, quoted, unequal
 from aetherflow.operations.rules import Alert, Group, Recording
@@ -179,15 +181,26 @@ def _ordered(own: Mapping[str, Limits], kind: str) -> list[str]:
 
 
 def _regex(pattern: str) -> str:
-    """Write a pattern as ``fnmatch`` has them as a regular expression of Prometheus, which anchors it by itself."""
-    return "".join(map(_part, re.split(f"({_WILDCARD.pattern})", pattern)))
+    """Write a pattern as ``fnmatch`` has them as a regular expression of Prometheus, which anchors it by itself.
+
+    Raises:
+        ConfigurationError: It has a range that ends before it begins, for which Prometheus would refuse the whole file.
+    """
+    made = "".join(map(_part, re.split(f"({_WILDCARD.pattern})", pattern)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what Python may read otherwise one day, and Prometheus not
+        try:
+            re.compile(made)
+        except re.error as error:
+            raise ConfigurationError(f"no name can match {pattern!r}: {error}") from error
+    return made
 
 
 def _part(text: str) -> str:
     if text in ("*", "?"):
         return {"*": ".*", "?": "."}[text]
     if _WILDCARD.fullmatch(text):
-        inner = text[1:-1].replace("\\", r"\\")
+        inner = text[1:-1].replace("\\", r"\\").replace("[", r"\[")  # else "[[:" would begin a class of characters
         return f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner.replace('^', chr(92) + '^')}]"
     return re.escape(text)
 

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from aetherflow.telemetry import wire, wire_json
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
+from aetherflow.telemetry.lean_parts import Origin, Rest, Template, Trace
 from aetherflow.telemetry.lean_wire import encode_lean, encode_lean_json
 from aetherflow.telemetry.observation import ThreadFacts
 
@@ -41,12 +41,13 @@ def contexts(draw: st.DrawFn) -> SpanContext:
 @st.composite
 def spans(draw: st.DrawFn) -> LeanSpan:
     """Return an ended span of any content, which somebody may have done something to."""
-    parent = draw(st.none() | contexts())
+    shared = Trace(_origin, draw(trace_ids), TraceFlags(1), draw(states), draw(st.integers(0, 10**18)))
+    ours = LeanSpan(shared, None, Template("above", SpanKind.INTERNAL, {}), None, draw(span_ids), 1)
+    above = draw(st.sampled_from((None, ours)) | contexts())
     thread = draw(st.none() | st.builds(ThreadFacts, st.fixed_dictionaries({"thread.id": st.integers(0, 1 << 40)})))
-    frame = Frame(_origin, parent, draw(trace_ids), TraceFlags(1), draw(states), thread, draw(st.integers(0, 10**18)))
     template = Template(draw(keys), draw(st.sampled_from(SpanKind)), {"first": 1, **draw(attributes)})
     rest = draw(st.none() | st.builds(Rest, st.none() | attributes, st.lists(contexts(), max_size=3)))
-    span = LeanSpan(frame, template, draw(span_ids), 5, rest)
+    span = LeanSpan(shared, above, template, thread, draw(span_ids), 5, draw(st.just(0) | span_ids), rest)
     for key, value in draw(st.dictionaries(keys | st.just("first"), plain, max_size=3)).items():
         span.set_attribute(key, value)
     if draw(st.booleans()):

@@ -59,24 +59,30 @@ def run_observed(plan: Plan, slots: Slots, observer: Observer) -> Any:
 
 @shows_chain
 def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
-    """Run the nodes of a straight chain with their spans below a run's; return the last output."""
+    """Run a straight chain with the spans that a lane begins; return the last output."""
     value = None
-    before = perf_counter_ns()
-    for op in plan.linear:
-        site = op.site
-        span = lane.begin(site, before)
-        try:
-            slots[op.slot] = value = op.invoke(slots)
-        except BaseException as error:
-            lane.fail(site, span, before, error)
-            raise
-        now = perf_counter_ns()
-        series = site.series
-        series.add(now - before)
-        if (kept := series.exemplar) is None or now - before > kept[0]:
-            offer(series, now - before)
-        span.finish(now)
-        before = now
-    if len(site.series.pending) > FOLD_AT:
+    before = lane.started
+    try:
+        for op in plan.linear:
+            site = op.site
+            span = lane.begin(site, before)
+            try:
+                slots[op.slot] = value = op.invoke(slots)
+            except BaseException as error:
+                lane.fail(site, span, before, error)
+                raise
+            now = perf_counter_ns()
+            duration = now - before
+            series = site.series
+            series.add(duration)
+            if (kept := series.exemplar) is None or duration > kept[0]:
+                offer(series, duration)
+            span.finish(now)
+            before = now
+    except BaseException as error:
+        lane.end(before, error)
+        raise
+    lane.end(before)
+    if len(series.pending) > FOLD_AT:
         plan.relieve()
     return value

@@ -16,7 +16,7 @@ from aetherflow.engine.pool import Outcome
 from aetherflow.engine.together import observed_together
 from aetherflow.engine.walk import walk, walk_all, within
 from aetherflow.telemetry.conventions import RUN_ID
-from aetherflow.telemetry.observation import Observation, Observer, new_run_id
+from aetherflow.telemetry.observation import Lane, Observation, Observer, new_run_id
 
 __all__ = ["RunInfo", "run", "run_async", "run_together"]
 
@@ -42,12 +42,23 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
     if plan.linear:
         if observer.idle:
             return run_metered(plan, slots)
-        if plan.site is None and plan.is_plain and info is None and (lane := observer.lone_lane()) is not None:
-            with lane:
-                return run_traced(plan, slots, lane)
+        if plan.is_plain and (lane := _lane(plan, observer, info)) is not None:
+            return run_traced(plan, slots, lane)
         return _Run(plan, slots, observer, info).linear()
     _resolve_context_local(plan, slots)
     return drive(_Run(plan, slots, observer, info).walked(SyncDriver(observer, buffer)))
+
+
+def _lane(plan: Plan, observer: Observer, info: RunInfo | None) -> Lane | None:
+    """Begin the run of a straight chain, if its spans can be begun one after the other."""
+    if info is None:
+        return observer.lane(plan.site)
+    if plan.site is None:  # the context of its span is asked for
+        return None
+    lane = observer.lane(plan.site, info.run_id)
+    if lane is not None:
+        info.context = lane.context
+    return lane
 
 
 def run_together(runs: Sequence[tuple[Plan, Slots]]) -> list[Outcome]:
@@ -100,8 +111,7 @@ class _Run:
             finally:
                 seen.leave(token)
         with seen:
-            lane = observer.lane(seen) if plan.is_plain else None
-            return run_observed(plan, slots, observer) if lane is None else run_traced(plan, slots, lane)
+            return run_observed(plan, slots, observer)
 
     async def walked(self, driver: Driver) -> Any:
         plan, slots = self._plan, self._slots

@@ -16,7 +16,6 @@ from aetherflow.telemetry import shield
 from aetherflow.telemetry.accumulators import Series
 from aetherflow.telemetry.observation import (
     Lane,
-    LoneLane,
     Observation,
     Observer,
     Site,
@@ -141,10 +140,7 @@ class MeteringObserver:
         """Start observing a run."""
         return Observation(site)
 
-    def lone_lane(self) -> None:
-        """There are no spans."""
-
-    def lane(self, run: Observation) -> None:
+    def lane(self, site: Site | None, run_id: str | None = None) -> None:
         """There are no spans."""
 
     def begin(
@@ -197,11 +193,7 @@ class ApiObserver:
         """Start observing a run."""
         return self.begin(site, {names.RUN_ID: run_id or new_run_id()})
 
-    def lone_lane(self) -> LoneLane | None:
-        """Spans of the public API are begun one by one."""
-        return None
-
-    def lane(self, run: Observation) -> Lane | None:
+    def lane(self, site: Site | None, run_id: str | None = None) -> Lane | None:
         """Spans of the public API are begun one by one."""
         return None
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
@@ -25,7 +25,9 @@ from opentelemetry.util.types import Attributes, AttributeValue
 from typing_extensions import override
 
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
+from aetherflow.telemetry.conventions import RUN_ID
+from aetherflow.telemetry.lean_parts import Origin, Rest, Template, Trace
+from aetherflow.telemetry.observation import ThreadFacts
 
 __all__ = ["LeanSpan"]
 
@@ -56,20 +58,39 @@ class LeanSpan(trace.Span, ReadableSpan):
     """A span under way, or ended; see the module.
 
     Args:
-        frame: What it has in common with its siblings.
+        trace: What it has in common with all of its trace.
+        above: Its parent, or that one's context where it is no lean span; None for a root.
         template: What it has in common with others of its place.
+        thread: Its thread, where it tells that.
         span_id: Its id.
         started: When it began, by the performance counter, in nanoseconds.
+        run: The identifier of the run that it is; 0 where it is none.
         rest: What few spans have.
     """
 
-    __slots__ = ("_identity", "ended", "frame", "rest", "span_id", "started", "template")
+    __slots__ = ("_identity", "above", "ended", "rest", "run", "span_id", "started", "template", "thread", "trace")
 
-    def __init__(self, frame: Frame, template: Template, span_id: int, started: int, rest: Rest | None = None) -> None:
-        self.frame = frame
+    is_remote: ClassVar[bool] = False
+    """As of a span's context, in whose place it stands above others."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        above: LeanSpan | SpanContext | None,
+        template: Template,
+        thread: ThreadFacts | None,
+        span_id: int,
+        started: int,
+        run: int = 0,
+        rest: Rest | None = None,
+    ) -> None:
+        self.trace = trace
+        self.above = above
         self.template = template
+        self.thread = thread
         self.span_id = span_id
-        self.started = started + frame.offset
+        self.started = started + trace.offset
+        self.run = run
         self.rest = rest
         self.ended: int | None = None
         self._identity: SpanContext | None = None
@@ -80,8 +101,8 @@ class LeanSpan(trace.Span, ReadableSpan):
     def get_span_context(self) -> SpanContext:
         identity = self._identity
         if identity is None:  # most spans are never asked
-            frame = self.frame
-            identity = SpanContext(frame.trace_id, self.span_id, False, frame.flags, frame.state)
+            shared = self.trace
+            identity = SpanContext(shared.trace_id, self.span_id, False, shared.flags, shared.state)
             self._identity = identity
         return identity
 
@@ -146,25 +167,25 @@ class LeanSpan(trace.Span, ReadableSpan):
         with _lock:
             is_first = self.ended is None
             if is_first:
-                self.ended = time.perf_counter_ns() + self.frame.offset if end_time is None else end_time
+                self.ended = time.perf_counter_ns() + self.trace.offset if end_time is None else end_time
         if not is_first:
             self.full().end(end_time)  # says so in the SDK's words
             return
         if self.inflated is not None:
             self.inflated.end(self.ended)
-        self.frame.origin.sink(self)
+        self.trace.origin.sink(self)
 
     def finish(self, now: int) -> None:
         """End the span at a reading of the performance counter: :meth:`end` for the one place that ends it once."""
         if self.ended is not None:  # by hand
             return
-        ended = now + self.frame.offset
+        ended = now + self.trace.offset
         if self.rest is not None and self.rest.full is not None:
             self.end(ended)
             return
         self.ended = ended
         try:
-            self.frame.origin.sink(self)
+            self.trace.origin.sink(self)
         except Exception as failure:  # noqa: BLE001  # rule 3: a processor that fails never breaks the host
             shield.caught(failure, "ending a span")
 
@@ -183,18 +204,19 @@ class LeanSpan(trace.Span, ReadableSpan):
         return None if self.rest is None else self.rest.full
 
     def _inflated(self) -> sdk.Span:
-        frame, tracer = self.frame, self.frame.origin.tracer
+        origin = self.trace.origin
+        tracer = origin.tracer
         full = _FullSpan(
             self.template.name,
             self.get_span_context(),
-            frame.parent,
+            self.parent,
             resource=tracer.resource,
             attributes=self._all(),
             links=self._linked(),
             kind=self.template.kind,
-            limits=frame.origin.limits,
+            limits=origin.limits,
             instrumentation_info=tracer.instrumentation_info,
-            instrumentation_scope=frame.origin.scope,
+            instrumentation_scope=origin.scope,
         )
         full.start(self.started)
         if self.ended is not None:
@@ -205,8 +227,10 @@ class LeanSpan(trace.Span, ReadableSpan):
 
     def given(self) -> dict[str, AttributeValue]:
         """Return the attributes that it had from the beginning."""
-        thread, rest = self.frame.thread, self.rest
+        thread, rest = self.thread, self.rest
         found = {**self.template.attributes, **thread.attributes} if thread else dict(self.template.attributes)
+        if self.run:
+            found[RUN_ID] = f"{self.run:016x}"
         if rest is not None and rest.extra:
             found.update(rest.extra)
         return found
@@ -220,7 +244,7 @@ class LeanSpan(trace.Span, ReadableSpan):
     @property
     def origin(self) -> Origin:
         """Where it comes from."""
-        return self.frame.origin
+        return self.trace.origin
 
     @property
     @override
@@ -241,7 +265,8 @@ class LeanSpan(trace.Span, ReadableSpan):
     @property
     @override
     def parent(self) -> SpanContext | None:
-        return self.frame.parent
+        above = self.above
+        return above.get_span_context() if isinstance(above, LeanSpan) else above
 
     @property
     @override
@@ -280,12 +305,12 @@ class LeanSpan(trace.Span, ReadableSpan):
     @property
     @override
     def resource(self) -> Resource:
-        return self.frame.origin.tracer.resource
+        return self.trace.origin.tracer.resource
 
     @property
     @override
     def instrumentation_scope(self) -> InstrumentationScope:
-        return self.frame.origin.scope
+        return self.trace.origin.scope
 
     @property
     @override

@@ -1,4 +1,4 @@
-"""What lean spans are made of: what never changes, what siblings share, and what few of them have."""
+"""What lean spans are made of: what never changes, what a trace shares, and what few of them have."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
-from aetherflow.telemetry.observation import ThreadFacts
-
-__all__ = ["Frame", "Origin", "Rest", "Template"]
+__all__ = ["Origin", "Rest", "Template", "Trace"]
 
 
 class Template:
@@ -75,41 +73,28 @@ class Origin:
             processor.on_end(span)
 
 
-class Frame:
-    """What spans have in common that one thread begins below one parent.
+class Trace:
+    """What the spans of one trace have in common in this process; what encoders make of it is kept here too.
 
     Args:
         origin: Where they come from.
-        parent: Their parent's context; None for a root.
         trace_id: Their trace.
         flags: The flags of their contexts.
         state: The state of their contexts.
-        thread: Their thread, where they tell it.
         offset: What the performance counter is behind the time of day. All spans of a trace in this process share one,
             so that no step of the system's clock puts a child outside its parent.
     """
 
-    __slots__ = ("flags", "json", "offset", "origin", "parent", "state", "thread", "trace_id", "wire")
+    __slots__ = ("flags", "json", "offset", "origin", "state", "trace_id", "wire")
 
-    def __init__(
-        self,
-        origin: Origin,
-        parent: SpanContext | None,
-        trace_id: int,
-        flags: TraceFlags,
-        state: TraceState,
-        thread: ThreadFacts | None,
-        offset: int,
-    ) -> None:
+    def __init__(self, origin: Origin, trace_id: int, flags: TraceFlags, state: TraceState, offset: int) -> None:
         self.origin = origin
-        self.parent = parent
         self.trace_id = trace_id
         self.flags = flags
         self.state = state
-        self.thread = thread
         self.offset = offset
-        self.wire: tuple[bytes, bytes] | None = None
-        self.json: tuple[str, str, str] | None = None
+        self.wire: bytes | None = None
+        self.json: tuple[str, str] | None = None
 
 
 class Rest:

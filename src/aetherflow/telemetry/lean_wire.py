@@ -14,14 +14,23 @@ from opentelemetry.trace import Link, Status
 from aetherflow.telemetry import wire, wire_json
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Frame, Rest, Template
+from aetherflow.telemetry.lean_parts import Rest, Template, Trace
 from aetherflow.telemetry.observation import ThreadFacts
 
 __all__ = ["encode_lean", "encode_lean_json"]
 
-_VARYING: Final = struct.Struct("<2s8sBQBQ").pack
-"""Span id (field 2), start (field 7) and end (field 8)."""
+_ids: Final = struct.Struct(">2sQ2sQ").pack
+"""The ids of a span and of its parent (fields 2 and 4)."""
+_id: Final = struct.Struct(">2sQ").pack
+"""The id of a root (field 2)."""
+_times: Final = struct.Struct("<BQBQ").pack
+"""Start and end (fields 7 and 8)."""
 _UNSET: Final = Status()
+_LOCAL: Final = wire.flags(None)
+_RUN: Final = wire.key_value(RUN_ID, f"{0:016x}")[:-16]
+"""A run's identifier but for its 16 digits."""
+_heads: Final[dict[int, bytes]] = {}
+"""What is before spans by their length, of which there are few."""
 
 
 def encode_lean(span: LeanSpan) -> bytes:
@@ -33,14 +42,35 @@ def encode_lean(span: LeanSpan) -> bytes:
     Raises:
         Exception: It cannot be encoded.
     """
-    template, frame, rest = span.template, span.frame, span.rest
+    rest = span.rest
     if rest is not None and _is_otherwise(span):
         return wire.encode_span(span)
-    head, tail = frame.wire or _frame(frame)
-    span_id = span.span_id.to_bytes(8, "big")
-    varying = _VARYING(b"\x12\x08", span_id, 0x39, span.started, 0x41, span.ended)
-    own = b"" if rest is None else _own(rest)
-    return wire.delimited(2, b"".join((head, varying, template.wire or _template(template), own, tail)))
+    trace, above, template, thread = span.trace, span.above, span.template, span.thread
+    flags = _LOCAL
+    if above is None:
+        ids = _id(b"\x12\x08", span.span_id)
+    else:
+        ids = _ids(b"\x12\x08", span.span_id, b"\x22\x08", above.span_id)
+        if above.is_remote:
+            flags = wire.flags(span.parent)
+    parts = (
+        trace.wire or _trace(trace),
+        ids,
+        _times(0x39, span.started, 0x41, span.ended),
+        template.wire or _template(template),
+        b"" if thread is None else thread.wire or _thread(thread),
+        _RUN + b"%016x" % span.run if span.run else b"",
+        b"" if rest is None else _own(rest),
+        flags,
+    )
+    body = b"".join(parts)
+    size = len(body)
+    return (_heads.get(size) or _head(size)) + body
+
+
+def _head(size: int) -> bytes:
+    _heads[size] = made = b"\x12" + wire.varint(size)
+    return made
 
 
 def _own(rest: Rest) -> bytes:
@@ -52,7 +82,7 @@ def _own(rest: Rest) -> bytes:
         own = wire.attributes(extra)
     if rest.late:
         own += wire.attributes(rest.late)
-    return own + b"".join(map(wire.link, map(Link, rest.links))) if rest.links else own
+    return own + b"".join(map(wire.bare_link, rest.links)) if rest.links else own
 
 
 def _is_otherwise(span: LeanSpan) -> bool:
@@ -76,36 +106,33 @@ def _thread(thread: ThreadFacts) -> bytes:
     return made
 
 
-def _frame(frame: Frame) -> tuple[bytes, bytes]:
-    parent, thread = frame.parent, frame.thread
-    told = b"" if thread is None else thread.wire or _thread(thread)
-    above = b"" if parent is None else wire.parent_id(parent.span_id)
-    tail = b"".join((wire.trace_state(frame.state), above, told, wire.flags(parent)))
-    frame.wire = made = b"\x0a\x10" + frame.trace_id.to_bytes(16, "big"), tail
+def _trace(trace: Trace) -> bytes:
+    trace.wire = made = b"\x0a\x10" + trace.trace_id.to_bytes(16, "big") + wire.trace_state(trace.state)
     return made
 
 
 def encode_lean_json(span: LeanSpan) -> bytes:
     """Encode an ended span as an element of its scope's list; arguments and errors as in :func:`encode_lean`."""
-    template, frame, rest = span.template, span.frame, span.rest
     if _is_otherwise(span):
         return wire_json.encode_span(span)
-    head, middle, thread = frame.json or _frame_json(frame)
+    trace, above, template, thread, rest = span.trace, span.above, span.template, span.thread, span.rest
+    head, state = trace.json or _trace_json(trace)
+    parent = "" if above is None else wire_json.parent_id(above.span_id)
+    flags = wire_json.flags(span.parent if above is not None and above.is_remote else None)
     constant = template.json or _template_json(template)
+    told = "" if thread is None else f",{thread.json or _thread_json(thread)}"
+    run = f",{_pairs({RUN_ID: f'{span.run:016x}'})}" if span.run else ""
     own = links = ""
     if rest is not None:
         own = "".join(f",{pairs}" for pairs in map(_pairs, (rest.extra, rest.late)) if pairs)
         links = wire_json.listed("links", [wire_json.link(Link(context)) for context in rest.links])
-    times = wire_json.times(span.started, span.ended)
-    return f'{head}{span.span_id:016x}"{middle}{times}{constant}{thread}{own}]{links},"status":{{}}}}'.encode("ascii")
+    middle = f"{state}{parent}{flags}{wire_json.times(span.started, span.ended)}"
+    text = f'{head}{span.span_id:016x}"{middle}{constant}{told}{run}{own}]{links},"status":{{}}}}'
+    return text.encode("ascii")
 
 
-def _frame_json(frame: Frame) -> tuple[str, str, str]:
-    parent, thread = frame.parent, frame.thread
-    above = "" if parent is None else wire_json.parent_id(parent.span_id)
-    head = f'{{"traceId":"{frame.trace_id:032x}","spanId":"'
-    told = "" if thread is None else f",{thread.json or _thread_json(thread)}"
-    frame.json = made = head, f"{wire_json.trace_state(frame.state)}{above}{wire_json.flags(parent)}", told
+def _trace_json(trace: Trace) -> tuple[str, str]:
+    trace.json = made = f'{{"traceId":"{trace.trace_id:032x}","spanId":"', wire_json.trace_state(trace.state)
     return made
 
 

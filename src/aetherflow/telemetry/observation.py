@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 
@@ -26,8 +25,8 @@ from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry, unkept
 from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
 from aetherflow.telemetry.profile_policy import ProfilePolicy
 
-__all__ = ["Lane", "LoneLane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
-__all__ += ["error_type", "executing_here", "mark_handled", "new_run_id", "offer", "result_of", "thread_facts"]
+__all__ = ["Lane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
+__all__ += ["error_type", "executing_here", "keep", "mark_handled", "new_run_id", "offer", "result_of", "thread_facts"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -36,16 +35,12 @@ T = TypeVar("T")
 
 
 class ThreadFacts:
-    """The attributes that tell a thread, made once a thread; what encoders make of them, once as well.
+    """The attributes that tell a thread, made once a thread; what encoders make of them, once as well."""
 
-    ``frame`` is for whoever begins spans on the thread to keep what the next one is likely to share with the last.
-    """
-
-    __slots__ = ("attributes", "frame", "json", "wire")
+    __slots__ = ("attributes", "json", "wire")
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
         self.attributes = attributes
-        self.frame: Any = None
         self.wire: bytes | None = None
         self.json: str | None = None
 
@@ -76,8 +71,8 @@ def result_of(error: BaseException) -> NodeResult:
 
 
 def new_run_id() -> str:
-    """Return a random identifier of a run, 16 hexadecimal digits."""
-    return random.getrandbits(64).to_bytes(8, "big").hex()
+    """Return a random identifier of a run, 16 hexadecimal digits, not all of them 0."""
+    return f"{random.getrandbits(64) or 1:016x}"
 
 
 def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
@@ -273,24 +268,47 @@ def offer(series: Series, value: int, context: Context | None = None) -> None:
         series.exemplar = (value, get_current() if context is None else context, time.time_ns())
 
 
-class Lane(Protocol):
-    """Begins the spans of nodes that follow each other on one thread, below one run.
+def keep(series: Series, duration: int, context: Context | None = None) -> None:
+    """Keep the duration of an execution with a sampled span, and have it stand for the others if it is the longest.
 
-    Each span is the current one until the next begins; what was current before comes back with the run's end. Their
-    durations the caller keeps.
+    Args:
+        series: Where it belongs.
+        duration: Nanoseconds.
+        context: Where the span is current; None for here.
+    """
+    series.add(duration)
+    if len(series.pending) > FOLD_AT:
+        series.relieve()
+    if (kept := series.exemplar) is None or duration > kept[0]:
+        offer(series, duration, context)
+
+
+class Lane(Protocol):
+    """Begins the spans of a run whose nodes follow each other on one thread, that of the run first.
+
+    The span of a node is the current one until the next begins; what was current before the run comes back with its
+    end. The nodes' durations the caller keeps.
     """
 
+    started: int
+    """When the run began, by the performance counter."""
+
+    @property
+    def context(self) -> SpanContext | None:
+        """The context of the run's span; None for a node that is a run by itself."""
+        ...
+
     def begin(self, site: Site, now: int) -> Any:
-        """Begin a span at a reading of the performance counter; its ``finish(now)`` ends it."""
+        """Begin a node's span at a reading of the performance counter; its ``finish(now)`` ends it."""
         ...
 
     def fail(self, site: Site, span: Any, started: int, error: BaseException) -> None:
-        """End a span with an error, and keep its duration."""
+        """End a node's span with an error, and keep its duration."""
         ...
 
-
-class LoneLane(Lane, AbstractContextManager["LoneLane", None], Protocol):
-    """A lane for one node alone; to be left when that has ended."""
+    def end(self, now: int, error: BaseException | None = None) -> None:
+        """End the run, and keep its duration."""
+        ...
 
 
 class Observer(Protocol):
@@ -317,12 +335,16 @@ class Observer(Protocol):
         """
         ...
 
-    def lone_lane(self) -> LoneLane | None:
-        """Return what begins the span of a single node that is a run by itself; None where :meth:`begin` has to."""
-        ...
+    def lane(self, site: Site | None, run_id: str | None = None) -> Lane | None:
+        """Begin a run of a straight chain, and return what begins the spans of its nodes.
 
-    def lane(self, run: Observation) -> Lane | None:
-        """Return what begins the spans of a straight chain below a run; None where :meth:`begin` has to."""
+        Args:
+            site: The flow; None for a single node, which is a run by itself.
+            run_id: As for :meth:`begin_run`.
+
+        Returns:
+            None where :meth:`begin_run` and :meth:`begin` have to, and nothing has begun.
+        """
         ...
 
     def begin(

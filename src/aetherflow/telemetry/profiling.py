@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanContext
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry import active, observer, shield
 from aetherflow.telemetry.accumulators import Series
-from aetherflow.telemetry.observation import Lane, LoneLane, Observation, Observer, Site
+from aetherflow.telemetry.observation import Lane, Observation, Observer, Site
 from aetherflow.telemetry.profile_policy import ProfilePolicy, policy_from_environment
 from aetherflow.telemetry.profile_rules import Rule, Rules
 from aetherflow.telemetry.profile_session import ProfileSession
@@ -107,12 +107,8 @@ class ProfilingObserver:
         """Start observing a run of a flow, which is not profiled."""
         return self.inner.begin_run(site, run_id)
 
-    def lone_lane(self) -> LoneLane | None:
-        """Have each node begun by itself: any may be profiled."""
-        return None
-
-    def lane(self, run: Observation) -> Lane | None:
-        """Return None: each execution is observed for itself."""
+    def lane(self, site: Site | None, run_id: str | None = None) -> Lane | None:
+        """Return None: each execution is observed for itself, since any may be profiled."""
         return None
 
     def measure(self, site: Site) -> Observation:

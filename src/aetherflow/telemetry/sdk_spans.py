@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, cast
 
+from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.environment_variables import OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED
 from opentelemetry.sdk.resources import Resource
@@ -26,17 +29,20 @@ from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Frame, Origin, Rest, Template
+from aetherflow.telemetry.lean_parts import Origin, Rest, Template, Trace
 
 __all__ = [
     "Sampling",
+    "attach",
     "current_span",
-    "has_span",
+    "detach",
+    "get_current",
     "is_as_expected",
     "is_random",
     "origin_of",
     "sampling_of",
     "span_context",
+    "span_in",
     "with_span",
 ]
 
@@ -45,15 +51,36 @@ _LEAST_LIMIT: Final = 128
 """Limits from here up never meet what a lean span has by itself; it leaves all else to a span of the SDK."""
 
 
+def _ways_of_contexts() -> tuple[
+    Callable[[], Context], Callable[[Context], Token[Context]], Callable[[Token[Context]], object]
+]:
+    """Return the API's functions ``get_current``, ``attach`` and ``detach``, without their layers where that goes."""
+    runtime = context_api._RUNTIME_CONTEXT
+    variable = getattr(runtime, "_current_context", None)
+    if type(runtime) is not ContextVarsRuntimeContext or not isinstance(variable, ContextVar):
+        return context_api.get_current, context_api.attach, context_api.detach
+
+    def leave(token: Token[Context]) -> None:
+        try:
+            variable.reset(token)
+        except (ValueError, RuntimeError):  # left where it was not entered, of which the API tells
+            context_api.detach(token)
+
+    return variable.get, variable.set, leave
+
+
+get_current, attach, detach = _ways_of_contexts()
+
+
+def span_in(context: Context) -> object:
+    """Return what a context has as its current span; None where it has none, so that what begins is a root."""
+    return context.get(_SPAN_KEY)
+
+
 def current_span(context: Context) -> Span:
     """Return the current span of a context: :func:`trace.get_current_span`, without its layers."""
     span = context.get(_SPAN_KEY)
     return span if isinstance(span, Span) else trace.INVALID_SPAN
-
-
-def has_span(context: Context) -> bool:
-    """Tell whether a context may have a current span: without one, what begins is a root."""
-    return _SPAN_KEY in context
 
 
 def with_span(span: Span, context: Context) -> Context:
@@ -179,16 +206,18 @@ def _compare() -> None:
     provider = sdk.TracerProvider(ALWAYS_ON, Resource({}), shutdown_on_exit=False)
     tracer = cast("sdk.Tracer", provider.get_tracer("aetherflow.self-test", "1"))
     parent, attributes = SpanContext(1, 2, False, TraceFlags(1)), {"text": "t", "numbers": (1, 2)}
-    context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+    before, context = trace.get_current_span(), trace.set_span_in_context(trace.NonRecordingSpan(parent))
     started = tracer.start_span("span", context, attributes=attributes, links=[trace.Link(parent)], start_time=1)
     theirs, identity = cast("sdk.Span", started), started.get_span_context()
     origin = Origin(tracer, provider._span_limits, tracer._instrumentation_scope, ())
     template = Template("span", trace.SpanKind.INTERNAL, attributes)
-    frame = Frame(origin, parent, identity.trace_id, identity.trace_flags, identity.trace_state, None, 0)
-    ours = LeanSpan(frame, template, identity.span_id, 1, Rest(links=[parent]))
+    shared = Trace(origin, identity.trace_id, identity.trace_flags, identity.trace_state, 0)
+    ours = LeanSpan(shared, parent, template, None, identity.span_id, 1, rest=Rest(links=[parent]))
     for span in (theirs, ours):
         span.set_attribute("late", True)
         span.end(3)
+    token = attach(context)
+    entered, left = trace.get_current_span(), (detach(token), trace.get_current_span())[1]
     copied = span_context(identity.trace_id, identity.span_id, identity.trace_flags, identity.trace_state)
     expected: tuple[tuple[object, object], ...] = (
         (ours.to_json(), theirs.to_json()),
@@ -196,6 +225,7 @@ def _compare() -> None:
         (copied, identity),
         (with_span(theirs, context), trace.set_span_in_context(theirs, context)),
         (current_span(context), trace.get_current_span(context)),
+        ((entered, left, get_current()), (trace.get_current_span(context), before, context_api.get_current())),
         (sampling_of(ParentBased(ALWAYS_ON)), Sampling(root=always, below_sampled=True, below_unsampled=False)),
         (provider._active_span_processor._span_processors, ()),
     )

@@ -39,7 +39,7 @@ def span_pipeline(
     max_bytes = min(MAX_REQUEST_BYTES, queue_bytes // 2)
     encoder = json_encoder(max_bytes) if to.exporter == "file" else protobuf_encoder(max_bytes)
     encode = encode_lean_json if to.exporter == "file" else encode_lean
-    encoder.register(LeanSpan, encode, origin=attrgetter("frame.origin"))
+    encoder.register(LeanSpan, encode, origin=attrgetter("trace.origin"))
 
     exporter = span_exporter(to, file)
 

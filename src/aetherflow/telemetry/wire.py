@@ -28,6 +28,7 @@ __all__ = [
     "UNENCODABLE",
     "any_value",
     "attributes",
+    "bare_link",
     "delimited",
     "encode_span",
     "flags",
@@ -301,6 +302,14 @@ def link(to: Link) -> bytes:
     dropped = _counted(b"\x28", to.dropped_attributes)
     rest = attributes(to.attributes, 4) + dropped + b"\x35" + _remoteness(context)
     return delimited(13, identity(context.trace_id, context.span_id) + rest)
+
+
+def bare_link(to: SpanContext) -> bytes:
+    """Encode a link to a span that has no attributes."""
+    return _LINK + identity(to.trace_id, to.span_id) + b"\x35" + _remoteness(to)
+
+
+_LINK: Final = link(Link(SpanContext(1, 1, False)))[:2]
 
 
 def encode_span(span: ReadableSpan) -> bytes:

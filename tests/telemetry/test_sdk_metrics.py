@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
@@ -127,9 +127,18 @@ def test_merging_comes_to_what_recording_does(name: str, rounds: list[list[int]]
         for value in values:
             recorded.histogram.record(value if ticks == 1 else value / ticks, ATTRIBUTES)
         for reader in (0, 1):
-            expected, found = recorded.points(reader), merged.points(reader)
+            expected, found = _recorded_by_the_sdk(recorded, reader), merged.points(reader)
             assert _without_rounding(expected) == _without_rounding(found)
             assert [p["sum"] for p in expected] == [p["sum"].expected for p in found]
+
+
+def _recorded_by_the_sdk(side: Side, reader: int) -> list[dict[str, Any]]:
+    """Collect what was recorded; leave an example be that the SDK (1.45) itself stumbles over, with few buckets."""
+    try:
+        return side.points(reader)
+    except Exception as error:
+        assume(str(error) != "Incorrect merge scale")
+        raise
 
 
 def _without_rounding(points: list[dict[str, Any]]) -> list[dict[str, Any]]:

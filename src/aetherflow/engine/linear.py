@@ -23,9 +23,8 @@ def run_metered(plan: Plan, slots: Slots) -> Any:
     """Run a straight chain without spans and return its last output; durations are kept."""
     started = before = perf_counter_ns()
     value = None
-    steps = plan.steps
     try:
-        for invoke, slot, add in steps:
+        for invoke, slot, _, add in plan.steps:
             slots[slot] = value = invoke(slots)
             now = perf_counter_ns()
             add(now - before)
@@ -63,26 +62,24 @@ def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
     value = None
     before = lane.started
     try:
-        for op in plan.linear:
-            site = op.site
+        for invoke, slot, site, add in plan.steps:
             span = lane.begin(site, before)
             try:
-                slots[op.slot] = value = op.invoke(slots)
+                slots[slot] = value = invoke(slots)
             except BaseException as error:
                 lane.fail(site, span, before, error)
                 raise
             now = perf_counter_ns()
             duration = now - before
-            series = site.series
-            series.add(duration)
-            if (kept := series.exemplar) is None or duration > kept[0]:
-                offer(series, duration)
+            add(duration)
+            if (kept := site.series.exemplar) is None or duration > kept[0]:
+                offer(site.series, duration)
             span.finish(now)
             before = now
     except BaseException as error:
         lane.end(before, error)
         raise
     lane.end(before)
-    if len(series.pending) > FOLD_AT:
+    if len(site.series.pending) > FOLD_AT:
         plan.relieve()
     return value

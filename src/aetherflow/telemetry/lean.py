@@ -184,8 +184,9 @@ class LeanSpan(trace.Span, ReadableSpan):
             self.end(ended)
             return
         self.ended = ended
+        sink = self.trace.origin.sink
         try:
-            self.trace.origin.sink(self)
+            sink(self)
         except Exception as failure:  # noqa: BLE001  # rule 3: a processor that fails never breaks the host
             shield.caught(failure, "ending a span")
 

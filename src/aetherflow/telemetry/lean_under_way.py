@@ -101,8 +101,8 @@ class ChainLane:
 
     def begin(self, site: Site, now: int) -> LeanSpan:
         """Begin a span that is the current one until the next begins."""
-        run = self._run
-        span = LeanSpan(run.trace, run, site.template or template_of(site), self._thread, self._new_span_id(), now)
+        run, new_span_id = self._run, self._new_span_id
+        span = LeanSpan(run.trace, run, site.template or template_of(site), self._thread, new_span_id(), now)
         attach(with_span(span, self._base))
         return span
 
@@ -156,8 +156,8 @@ class LoneLane:
 
     def begin(self, site: Site, now: int) -> LeanSpan:
         """Begin the one span."""
-        template = site.template or template_of(site)
-        span = LeanSpan(self._trace, self._above, template, thread_facts(), self._new_span_id(), now, self._run)
+        template, new_span_id = site.template or template_of(site), self._new_span_id
+        span = LeanSpan(self._trace, self._above, template, thread_facts(), new_span_id(), now, self._run)
         attach(with_span(span, self._outer))
         return span
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
@@ -347,7 +347,7 @@ def _field(name: str) -> property:
     return property(lambda span: getattr(span.full(), name))
 
 
-# What the SDK's own code reads of its spans beside all that, such as to_json() does, comes of a span of the SDK. Without
-# a `__getattr__`, since that would make reading any attribute ten times as slow.
+# What the SDK's own code reads of its spans beside all that, as to_json() does, comes of a span of the SDK. There is no
+# `__getattr__` for it, since that would make reading any attribute ten times as slow.
 for _name in vars(_FullSpan("", trace.INVALID_SPAN_CONTEXT)).keys() - vars(LeanSpan).keys():
     setattr(LeanSpan, _name, _field(_name))

@@ -9,14 +9,14 @@ from typing import Any
 from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.drivers import AsyncDriver, Driver, SyncDriver
-from aetherflow.engine.linear import run_metered, run_observed, run_traced
+from aetherflow.engine.linear import run_alone, run_metered, run_observed, run_traced
 from aetherflow.engine.loops import drive
 from aetherflow.engine.plan import PARTITION, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.together import observed_together
 from aetherflow.engine.walk import walk, walk_all, within
 from aetherflow.telemetry.conventions import RUN_ID
-from aetherflow.telemetry.observation import Lane, Observation, Observer, new_run_id
+from aetherflow.telemetry.observation import Lane, Observation, Observer, Site, new_run_id
 
 __all__ = ["RunInfo", "run", "run_async", "run_together"]
 
@@ -42,20 +42,22 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
     if plan.linear:
         if observer.idle:
             return run_metered(plan, slots)
-        if plan.is_plain and (lane := _lane(plan, observer, info)) is not None:
-            return run_traced(plan, slots, lane)
+        if plan.is_plain:
+            if plan.site is None:
+                if info is None:  # else the context of its span is asked for
+                    return run_alone(plan, slots, observer)
+            elif (lane := _lane(plan.site, observer, info)) is not None:
+                return run_traced(plan, slots, lane)
         return _Run(plan, slots, observer, info).linear()
     _resolve_context_local(plan, slots)
     return drive(_Run(plan, slots, observer, info).walked(SyncDriver(observer, buffer)))
 
 
-def _lane(plan: Plan, observer: Observer, info: RunInfo | None) -> Lane | None:
+def _lane(site: Site, observer: Observer, info: RunInfo | None) -> Lane | None:
     """Begin the run of a straight chain, if its spans can be begun one after the other."""
     if info is None:
-        return observer.lane(plan.site)
-    if plan.site is None:  # the context of its span is asked for
-        return None
-    lane = observer.lane(plan.site, info.run_id)
+        return observer.lane(site)
+    lane = observer.lane(site, info.run_id)
     if lane is not None:
         info.context = lane.context
     return lane

@@ -140,7 +140,7 @@ class MeteringObserver:
         """Start observing a run."""
         return Observation(site)
 
-    def lane(self, site: Site | None, run_id: str | None = None) -> None:
+    def lane(self, site: Site, run_id: str | None = None) -> None:
         """There are no spans."""
 
     def begin(
@@ -193,7 +193,7 @@ class ApiObserver:
         """Start observing a run."""
         return self.begin(site, {names.RUN_ID: run_id or new_run_id()})
 
-    def lane(self, site: Site | None, run_id: str | None = None) -> Lane | None:
+    def lane(self, site: Site, run_id: str | None = None) -> Lane | None:
         """Spans of the public API are begun one by one."""
         return None
 

@@ -19,9 +19,10 @@ from aetherflow.telemetry.accumulators import Series
 from aetherflow.telemetry.api_observer import ApiObserver, Record, RecordedObservation, SpanObservation
 from aetherflow.telemetry.lean import LeanSpan
 from aetherflow.telemetry.lean_parts import Origin, Rest, Template, Trace
-from aetherflow.telemetry.lean_under_way import ChainLane, LeanObservation, LoneLane, template_of
+from aetherflow.telemetry.lean_under_way import ChainLane, LeanObservation, template_of
 from aetherflow.telemetry.observation import Observation, Site, thread_facts
 from aetherflow.telemetry.sdk_spans import (
+    SPAN_KEY,
     always,
     attach,
     current_span,
@@ -30,7 +31,6 @@ from aetherflow.telemetry.sdk_spans import (
     is_random,
     sampling_of,
     span_context,
-    span_in,
     with_span,
 )
 
@@ -82,8 +82,9 @@ class LeanObserver(ApiObserver):
         self._sampling = sampling_of(self._sampler)
         ids = origin.tracer.id_generator
         self._new_trace_id: Callable[[], int] = ids.generate_trace_id
-        # What the SDK's own generator does, without its call.
-        self._new_span_id: Callable[[], int] = _random_span_id if is_random(ids) else ids.generate_span_id
+        self._new_span_id: Callable[[], int] = ids.generate_span_id
+        if is_random(ids):  # what they do, without their calls
+            self._new_trace_id, self._new_span_id = _random_trace_id, _random_span_id
         self._followed = self._origin if self._sampling.below_sampled else None
         self._has_lanes = record is None and self._sampling.below_sampled
         self._takes_roots = self._sampling.root is always
@@ -92,44 +93,29 @@ class LeanObserver(ApiObserver):
 
     @override
     def begin_run(self, site: Site, run_id: str | None = None) -> Observation:
-        sampling = self._sampling
         try:
-            context = get_current()
-            outer = span_in(context)
-            if type(outer) is LeanSpan and outer.trace.origin is self._followed:
-                return self._begun(site, context, outer.trace, outer, None, _number_of(run_id))
-            above = None if outer is None else current_span(context).get_span_context()
-            if above is not None and above.is_valid:
-                if not (above.trace_flags & _SAMPLED or above.is_remote or sampling.below_unsampled):
-                    return _SampledOut(site, None, above, self._record)
-            elif sampling.root is not None:
-                trace_id = self._new_trace_id()
-                if not sampling.root(trace_id):
-                    return self._dropped(site, context, trace_id, self._random_bit, _ROOT_STATE)
-                return self._begun(site, context, self._rooted(trace_id), None, None, _number_of(run_id))
+            context, run = get_current(), _number_of(run_id)
+            place = self._place_in(context)
+            if place is None:
+                return self._begin_otherwise(site, context, None, run)
+            trace, above = place
+            return self._begun(site, context, trace, above, None, run)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "starting a span")
-        return super().begin_run(site, run_id)
+            return Observation(site)
 
     @override
-    def lane(self, site: Site | None, run_id: str | None = None) -> ChainLane | LoneLane | None:
+    def lane(self, site: Site, run_id: str | None = None) -> ChainLane | None:
         if not self._has_lanes:
             return None
         try:
             context = get_current()
-            above = span_in(context)
-            if above is None:
-                if not self._takes_roots:  # one that is dropped here would be decided on once more by begin()
-                    return None
-                trace = self._rooted(self._new_trace_id())
-            elif type(above) is LeanSpan and above.trace.origin is self._followed:
-                trace = above.trace
-            else:
+            place = self._place_in(context)
+            if place is None:
                 return None
-            number, now = _number_of(run_id), perf_counter_ns()
-            if site is None:
-                return LoneLane(trace, above, number, context, now, self._new_span_id)
-            run = LeanSpan(trace, above, site.template or template_of(site), None, self._new_span_id(), now, number)
+            template, number, now = site.template or template_of(site), _number_of(run_id), perf_counter_ns()
+            trace, above = place
+            run = LeanSpan(trace, above, template, None, self._new_span_id(), now, number)
             return ChainLane(site, run, context, now, self._new_span_id)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "starting a span")
@@ -149,13 +135,39 @@ class LeanObserver(ApiObserver):
                 extra = {**(extra or {}), names.LINK_DROPPED_COUNT: len(links) - names.MAX_LINKS}
                 links = links[: names.MAX_LINKS]
             rest = Rest(extra, links) if extra or links else None
-            outer = span_in(context)
-            if type(outer) is LeanSpan and outer.trace.origin is self._followed:
-                return self._begun(site, context, outer.trace, outer, rest)
-            return self._begin_otherwise(site, context, rest)
+            place = self._place_in(context)
+            if place is None:
+                return self._begin_otherwise(site, context, rest)
+            trace, above = place
+            return self._begun(site, context, trace, above, rest)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "starting a span")
             return Observation(site)
+
+    def _place_in(self, context: Context) -> tuple[Trace, LeanSpan | SpanContext | None] | None:
+        """Return the trace of a span that begins in a context, and what is above it, if it is sampled for sure."""
+        outer = context.get(SPAN_KEY)
+        if outer is None:
+            if not self._takes_roots:
+                return None
+            new_trace_id = self._new_trace_id  # a variable, since CPython calls what an attribute holds more slowly
+            return self._rooted(new_trace_id()), None
+        if self._followed is None:
+            return None
+        if type(outer) is LeanSpan and outer.trace.origin is self._followed:
+            return outer.trace, outer
+        span = current_span(context)
+        above = span.get_span_context()
+        flags = above.trace_flags
+        if not above.is_valid or above.is_remote or not flags & _SAMPLED:
+            return None
+        if flags > _KNOWN_FLAGS:
+            flags = TraceFlags(flags & _KNOWN_FLAGS)
+        return Trace(self._origin, above.trace_id, flags, above.trace_state, _offset_below(span)), above
+
+    def _rooted(self, trace_id: int) -> Trace:
+        """Return what the spans of a new trace have in common."""
+        return Trace(self._origin, trace_id, self._root_flags, _ROOT_STATE, time_ns() - perf_counter_ns())
 
     def _begun(
         self,
@@ -168,49 +180,30 @@ class LeanObserver(ApiObserver):
     ) -> Observation:
         now = perf_counter_ns()
         thread = thread_facts() if site.is_node else None
-        span = LeanSpan(trace, above, site.template or template_of(site), thread, self._new_span_id(), now, run, rest)
+        new_span_id = self._new_span_id
+        span = LeanSpan(trace, above, site.template or template_of(site), thread, new_span_id(), now, run, rest)
         return LeanObservation(site, span, context, self._record if site.is_kept else None, now)
 
-    def _rooted(self, trace_id: int) -> Trace:
-        """Return what the spans of a new trace have in common."""
-        return Trace(self._origin, trace_id, self._root_flags, _ROOT_STATE, time_ns() - perf_counter_ns())
-
-    def _begin_otherwise(self, site: Site, context: Context, rest: Rest | None) -> Observation:
-        """Begin a root, or below what is no span of the same origin."""
-        outer = current_span(context)
-        above = outer.get_span_context()
-        if not above.is_valid:
-            return self._begin_root(site, context, rest)
-        flags = above.trace_flags
-        if above.is_remote or not flags & _SAMPLED:
-            return self._begin_below_other(site, context, above, rest)
-        if not self._sampling.below_sampled:
-            return self._ask(site, context, above, above.trace_id, rest)
-        if flags > _KNOWN_FLAGS:
-            flags = TraceFlags(flags & _KNOWN_FLAGS)
-        trace = Trace(self._origin, above.trace_id, flags, above.trace_state, _offset_below(outer))
-        return self._begun(site, context, trace, above, rest)
-
-    def _begin_root(self, site: Site, context: Context, rest: Rest | None) -> Observation:
+    def _begin_otherwise(self, site: Site, context: Context, rest: Rest | None, run: int = 0) -> Observation:
+        """Begin what may not be sampled."""
+        above = current_span(context).get_span_context()
+        if above.is_valid:
+            if above.is_remote or above.trace_flags & _SAMPLED or self._sampling.below_unsampled:
+                return self._ask(site, context, above, above.trace_id, rest, run)
+            return _SampledOut(site, None, above, self._record if site.is_kept else None)
         trace_id = self._new_trace_id()
         decide = self._sampling.root
         if decide is None:
-            return self._ask(site, context, None, trace_id, rest)
+            return self._ask(site, context, None, trace_id, rest, run)
         if decide(trace_id):
-            return self._begun(site, context, self._rooted(trace_id), None, rest)
+            return self._begun(site, context, self._rooted(trace_id), None, rest, run)
         return self._dropped(site, context, trace_id, self._random_bit, _ROOT_STATE)
 
-    def _begin_below_other(self, site: Site, context: Context, above: SpanContext, rest: Rest | None) -> Observation:
-        """Begin below a span of another process, or one that is not sampled."""
-        if above.is_remote or self._sampling.below_unsampled:
-            return self._ask(site, context, above, above.trace_id, rest)
-        return _SampledOut(site, None, above, self._record if site.is_kept else None)
-
     def _ask(
-        self, site: Site, context: Context, above: SpanContext | None, trace_id: int, rest: Rest | None
+        self, site: Site, context: Context, above: SpanContext | None, trace_id: int, rest: Rest | None, run: int
     ) -> Observation:
         """Begin what the sampler has to be asked about."""
-        rest = rest or Rest()
+        rest = rest or Rest({names.RUN_ID: f"{run:016x}"} if run else None)
         thread = thread_facts() if site.is_node else None
         attributes = {**site.attributes, **(thread.attributes if thread else {}), **(rest.extra or {})}
         links = [Link(link) for link in rest.links]
@@ -246,6 +239,10 @@ def _offset_below(outer: Span) -> int:
 def _number_of(run_id: str | None) -> int:
     """Return a run's identifier as a number, a new one where there is none."""
     return getrandbits(64) or 1 if run_id is None else int(run_id, 16)
+
+
+def _random_trace_id() -> int:
+    return getrandbits(128) or _random_trace_id()
 
 
 def _random_span_id() -> int:

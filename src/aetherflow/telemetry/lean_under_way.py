@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
@@ -13,11 +13,11 @@ from typing_extensions import override
 
 from aetherflow.telemetry.api_observer import Record, SpanObservation
 from aetherflow.telemetry.lean import LeanSpan
-from aetherflow.telemetry.lean_parts import Template, Trace
+from aetherflow.telemetry.lean_parts import Template
 from aetherflow.telemetry.observation import Site, keep, thread_facts
 from aetherflow.telemetry.sdk_spans import attach, detach, with_span
 
-__all__ = ["ChainLane", "LeanObservation", "LoneLane", "template_of"]
+__all__ = ["ChainLane", "LeanObservation", "template_of"]
 
 
 def template_of(site: Site) -> Template:
@@ -120,51 +120,3 @@ class ChainLane:
                 LeanObservation(self._site, self._run, self._outer, None, self.started).end(error)
         finally:
             attach(self._outer)  # where the run began, on its thread: that needs no token
-
-
-class LoneLane:
-    """Begins the span of a node that is a run by itself; see :class:`aetherflow.telemetry.observation.Lane`.
-
-    Args:
-        trace: Its trace.
-        above: Its parent; None for a root.
-        run: The run's identifier.
-        outer: The context around it.
-        started: When it began.
-        new_span_id: Makes ids.
-    """
-
-    __slots__ = ("_above", "_new_span_id", "_outer", "_run", "_trace", "started")
-
-    context: Final = None
-
-    def __init__(
-        self,
-        trace: Trace,
-        above: LeanSpan | None,
-        run: int,
-        outer: Context,
-        started: int,
-        new_span_id: Callable[[], int],
-    ) -> None:
-        self._trace = trace
-        self._above = above
-        self._run = run
-        self._outer = outer
-        self._new_span_id = new_span_id
-        self.started = started
-
-    def begin(self, site: Site, now: int) -> LeanSpan:
-        """Begin the one span."""
-        template, new_span_id = site.template or template_of(site), self._new_span_id
-        span = LeanSpan(self._trace, self._above, template, thread_facts(), new_span_id(), now, self._run)
-        attach(with_span(span, self._outer))
-        return span
-
-    def fail(self, site: Site, span: LeanSpan, started: int, error: BaseException) -> None:
-        """End the span with an error, and keep its duration."""
-        LeanObservation(site, span, self._outer, None, started).end(error)
-
-    def end(self, now: int, error: BaseException | None = None) -> None:
-        """Have what was current before be so again."""
-        attach(self._outer)

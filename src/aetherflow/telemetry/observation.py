@@ -294,8 +294,8 @@ class Lane(Protocol):
     """When the run began, by the performance counter."""
 
     @property
-    def context(self) -> SpanContext | None:
-        """The context of the run's span; None for a node that is a run by itself."""
+    def context(self) -> SpanContext:
+        """The context of the run's span."""
         ...
 
     def begin(self, site: Site, now: int) -> Any:
@@ -330,17 +330,13 @@ class Observer(Protocol):
         """Start observing a run.
 
         Args:
-            site: The flow.
+            site: The flow, or the node that is a run by itself.
             run_id: The run's identifier; None for a new one.
         """
         ...
 
-    def lane(self, site: Site | None, run_id: str | None = None) -> Lane | None:
-        """Begin a run of a straight chain, and return what begins the spans of its nodes.
-
-        Args:
-            site: The flow; None for a single node, which is a run by itself.
-            run_id: As for :meth:`begin_run`.
+    def lane(self, site: Site, run_id: str | None = None) -> Lane | None:
+        """Begin a run of a straight chain, and return what begins the spans of its nodes; arguments as for a run.
 
         Returns:
             None where :meth:`begin_run` and :meth:`begin` have to, and nothing has begun.

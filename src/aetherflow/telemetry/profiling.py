@@ -95,7 +95,9 @@ class ProfilingObserver:
         parent: Context | None = None,
     ) -> Observation:
         """Start observing an execution, and profiling it if it is due."""
-        seen = self.inner.begin(site, extra, links, parent)
+        return self._watched(site, self.inner.begin(site, extra, links, parent))
+
+    def _watched(self, site: Site, seen: Observation) -> Observation:
         rule = self._rules.rule(site) if site.is_kept else None  # else whoever sent it has decided
         if rule is None:
             return seen
@@ -104,10 +106,11 @@ class ProfilingObserver:
         return seen if rule.policy.slower_than is None else _TimedObservation(seen, rule)
 
     def begin_run(self, site: Site, run_id: str | None = None) -> Observation:
-        """Start observing a run of a flow, which is not profiled."""
-        return self.inner.begin_run(site, run_id)
+        """Start observing a run; that of a flow is not profiled, that of a node is."""
+        seen = self.inner.begin_run(site, run_id)
+        return self._watched(site, seen) if site.is_node else seen
 
-    def lane(self, site: Site | None, run_id: str | None = None) -> Lane | None:
+    def lane(self, site: Site, run_id: str | None = None) -> Lane | None:
         """Return None: each execution is observed for itself, since any may be profiled."""
         return None
 

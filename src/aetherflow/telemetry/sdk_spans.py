@@ -26,12 +26,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
-from opentelemetry.trace.propagation import _SPAN_KEY
+from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
 from aetherflow.telemetry.lean import LeanSpan
 from aetherflow.telemetry.lean_parts import Origin, Rest, Template, Trace
 
 __all__ = [
+    "SPAN_KEY",
     "Sampling",
     "attach",
     "current_span",
@@ -42,7 +43,6 @@ __all__ = [
     "origin_of",
     "sampling_of",
     "span_context",
-    "span_in",
     "with_span",
 ]
 
@@ -72,20 +72,15 @@ def _ways_of_contexts() -> tuple[
 get_current, attach, detach = _ways_of_contexts()
 
 
-def span_in(context: Context) -> object:
-    """Return what a context has as its current span; None where it has none, so that what begins is a root."""
-    return context.get(_SPAN_KEY)
-
-
 def current_span(context: Context) -> Span:
     """Return the current span of a context: :func:`trace.get_current_span`, without its layers."""
-    span = context.get(_SPAN_KEY)
+    span = context.get(SPAN_KEY)
     return span if isinstance(span, Span) else trace.INVALID_SPAN
 
 
 def with_span(span: Span, context: Context) -> Context:
     """Return a context with another current span: :func:`trace.set_span_in_context`, without its layers."""
-    return Context({**context, _SPAN_KEY: span})
+    return Context({**context, SPAN_KEY: span})
 
 
 def span_context(trace_id: int, span_id: int, flags: TraceFlags, state: TraceState) -> SpanContext:

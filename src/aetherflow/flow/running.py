@@ -112,8 +112,7 @@ class Runner:
         if context is None:
             found = self._plans.get(names) or self._planned(names, names, None)
             return found, [inputs, None, *values, *found.blank]
-        last = self._last
-        if last is not None and last.holds_for(context, names):
+        if (last := self._last) is not None and last.holds_for(context, names):
             found = last.plan
         else:
             key = (names, context_class(context))
@@ -151,10 +150,13 @@ class Runner:
     def _ready(self, inputs: Any, context: AnyContext | None) -> tuple[Plan, Slots]:
         found, slots = self._prepare(inputs, context)
         if found.has_resources:
-            opening = init_resources_for(context, [slots[slot] for _, slot in found.providers])  # type: ignore[arg-type]
-            if opening is not None:
-                run_coroutine(lambda: opening)
+            self._open(found, slots, context)
         return found, slots
+
+    def _open(self, found: Plan, slots: Slots, context: Any) -> None:
+        opening = init_resources_for(context, [slots[slot] for _, slot in found.providers])
+        if opening is not None:
+            run_coroutine(lambda: opening)
 
     async def _ready_async(self, inputs: Any, context: AnyContext | None) -> tuple[Plan, Slots]:
         found, slots = self._prepare(inputs, context)
@@ -168,7 +170,9 @@ class Runner:
 
     def run(self, inputs: Any = None, context: AnyContext | None = None) -> Any:
         """Run on the calling thread and return the last output."""
-        found, slots = self._prepare(inputs, context) if context is None else self._ready(inputs, context)
+        found, slots = self._prepare(inputs, context)
+        if found.has_resources:
+            self._open(found, slots, context)
         return engine.run(found, slots)
 
     def batches(self, context: AnyContext | None) -> Batches | None:

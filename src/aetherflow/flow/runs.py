@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from aetherflow.engine.graph import Step
 from aetherflow.engine.streaming import Stream
@@ -46,11 +46,11 @@ class Runs(Generic[T_co]):
         Raises:
             MissingInputError: Nothing fills a parameter; nothing has run then, wherever that can be known.
         """
-        return cast("T_co", self._runner.run(inputs, context))
+        return self._runner.run(inputs, context)  # type: ignore[no-any-return]  # what its last node gives
 
     async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
         """Run it on the running event loop, synchronous nodes on threads; as :meth:`run` otherwise."""
-        return cast("T_co", await self._runner.arun(inputs, context))
+        return await self._runner.arun(inputs, context)  # type: ignore[no-any-return]  # as above
 
     def execute(
         self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None

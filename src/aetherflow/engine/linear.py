@@ -15,7 +15,7 @@ from aetherflow.engine.under_way import shows_chain
 from aetherflow.telemetry.accumulators import FOLD_AT
 from aetherflow.telemetry.observation import Lane, Observation, Observer, offer
 
-__all__ = ["run_alone", "run_metered", "run_observed", "run_traced"]
+__all__ = ["run_metered", "run_observed", "run_traced"]
 
 
 @shows_chain
@@ -46,15 +46,6 @@ def _fail(plan: Plan, slots: Slots, before: int, started: int, error: BaseExcept
             break
     if plan.site is not None:
         Observation(plan.site, started).end(error)
-
-
-@shows_chain
-def run_alone(plan: Plan, slots: Slots, observer: Observer) -> Any:
-    """Run a synchronous node that is a run by itself, with its span; return its output."""
-    ((invoke, slot, site, _),) = plan.steps
-    with observer.begin_run(site):
-        slots[slot] = value = invoke(slots)
-    return value
 
 
 def run_observed(plan: Plan, slots: Slots, observer: Observer) -> Any:

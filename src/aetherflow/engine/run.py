@@ -9,7 +9,8 @@ from typing import Any
 from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.drivers import AsyncDriver, Driver, SyncDriver
-from aetherflow.engine.linear import run_alone, run_metered, run_observed, run_traced
+from aetherflow.engine.execution import observed_alone
+from aetherflow.engine.linear import run_metered, run_observed, run_traced
 from aetherflow.engine.loops import drive
 from aetherflow.engine.plan import PARTITION, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
@@ -46,7 +47,7 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
         if plan.is_plain:
             if plan.site is None:
                 if info is None:  # else the context of its span is asked for
-                    return run_alone(plan, slots, observer)
+                    return observed_alone(observer, plan.linear[0], slots)
             elif (lane := _lane(plan.site, observer, info)) is not None:
                 return run_traced(plan, slots, lane)
         return _Run(plan, slots, observer, info).linear()

@@ -12,7 +12,7 @@ from weakref import ref
 
 from aetherflow.engine import run as engine
 from aetherflow.engine.drivers import AsyncDriver, SyncDriver
-from aetherflow.engine.execution import observed, observed_async, opened
+from aetherflow.engine.execution import observed_alone, observed_async, opened
 from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
 from aetherflow.engine.loops import drive, run_coroutine
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
@@ -244,12 +244,12 @@ class Runner:
         if op is None:
             op = self._direct = _direct_call(self._name, self._step)
         observer = self._observer()
+        if op.kind is Kind.SYNC and op.executor is None:
+            return observed_alone(observer, op, [None, None, args, kwargs])
         slots: Slots = [None, {RUN_ID: new_run_id()} if observer.tracing else None, args, kwargs]
         if op.executor is not None:
             is_async = op.task.declared is Kind.ASYNC
             return AsyncDriver(observer).call(op, slots) if is_async else drive(SyncDriver(observer).call(op, slots))
-        if op.kind is Kind.SYNC:
-            return observed(observer, op, slots)
         if op.kind is Kind.ASYNC:
             coroutine = observed_async(observer, op, slots)
             return run_coroutine(lambda: coroutine) if op.task.declared is Kind.SYNC else coroutine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
+    ALWAYS_ON,
     Decision,
     ParentBased,
     Sampler,
@@ -367,6 +369,59 @@ def test_a_remote_parent_decides_by_its_flag(app: App) -> None:
     assert run.parent is not None
     assert run.parent.is_remote
     assert run.context.trace_id == 5
+
+
+def test_a_sampler_for_remote_parents_is_asked() -> None:
+    """Though that parent is sampled, its children need not be."""
+    remote = trace.SpanContext(5, 6, is_remote=True, trace_flags=trace.TraceFlags(1))
+    with App(sampler=ParentBased(ALWAYS_ON, remote_parent_sampled=ALWAYS_OFF)) as app:
+        with trace.use_span(trace.NonRecordingSpan(remote)):
+            chain.run(1)
+            one.run(1)
+        assert app.spans == ()
+
+
+def test_flags_that_nobody_knows_are_not_handed_on(app: App) -> None:
+    """Of a parent's flags its children have those that the SDK's own would have."""
+    above = trace.SpanContext(5, 6, is_remote=False, trace_flags=trace.TraceFlags(0xFF))
+    with trace.use_span(trace.NonRecordingSpan(above)):
+        chain.run(1)
+        with app.provider.get_tracer("other").start_as_current_span("theirs") as theirs:
+            wanted = theirs.get_span_context().trace_flags
+    assert {span.context.trace_flags for span in app.spans} == {wanted}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_traced_run_is_metered_once(app: App, fails: bool) -> None:
+    """Its nodes and itself, whether it fails or not."""
+
+    @node
+    def last(one: int) -> int:
+        return one // (0 if fails else 1)
+
+    flow = (one >> last).named(f"metered-{fails}")
+    for _ in range(3):
+        with suppress(ZeroDivisionError):
+            flow.run(1)
+    of_flow = [series for series in registry.all() if series.attributes.get(names.FLOW_NAME) == flow.name]
+    counted = {(series.definition.name, series.attributes.get(names.NODE_NAME)): series for series in of_flow}
+    assert all(series.totals().count == 3 for series in of_flow if series.totals().count)
+    assert (names.RUN_DURATION.name, None) in counted
+    assert {node for _, node in counted} == {None, "one", "last"}
+
+
+def test_every_field_of_the_sdks_spans_can_be_read(app: App) -> None:
+    """Also the private ones, which code of the SDK and of vendors reads of spans that it exports."""
+    chain.run(1)
+    ours = app.one("run one")
+    assert isinstance(ours, LeanSpan)
+    told = {field: getattr(ours, field) for field in vars(ReadableSpan("any"))}
+    assert told["_resource"] is app.provider.resource
+    assert dict(told["_attributes"]) == dict(ours.attributes or {})
+    assert (told["_start_time"], told["_end_time"]) == (ours.start_time, ours.end_time)
+    assert ours._name == "run one"  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = ours.nothing  # type: ignore[attr-defined]
 
 
 def test_an_sdk_that_is_not_as_expected_leaves_the_public_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,11 @@ from tests.support.receivers import Rotel
 
 from aetherflow import node
 from aetherflow.telemetry import active
-from aetherflow.telemetry.destination import Destination
-from aetherflow.telemetry.export_file import ProcessFile
-from aetherflow.telemetry.pipeline import SpanPipeline
-from aetherflow.telemetry.sampling_policy import OnFull
-from aetherflow.telemetry.span_pipelines import span_pipeline
+from aetherflow.telemetry.export.destination import Destination
+from aetherflow.telemetry.export.files import ProcessFile
+from aetherflow.telemetry.export.pipeline import SpanPipeline
+from aetherflow.telemetry.export.sampling_policy import OnFull
+from aetherflow.telemetry.export.span_pipelines import span_pipeline
 
 Processor = Literal["stock", "ours"]
 Protocol = Literal["http/protobuf", "grpc"]

@@ -22,8 +22,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from aetherflow import Node, ProfilePolicy, node
-from aetherflow.telemetry import active, profiling
-from aetherflow.telemetry.sampling import sampler
+from aetherflow.telemetry import active
+from aetherflow.telemetry.profiling import observer as profiling
+from aetherflow.telemetry.profiling.sampling import sampler
 
 NUMBER: Final = 27
 """The Fibonacci number of a profiled node: tens of milliseconds of nothing but calls."""

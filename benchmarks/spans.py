@@ -24,7 +24,7 @@ from rich.table import Table
 
 from aetherflow import Node, node
 from aetherflow.telemetry import active
-from aetherflow.telemetry.lean_wire import encode_lean
+from aetherflow.telemetry.encoding.lean_wire import encode_lean
 
 SHOWN = 25
 """Rows of a profile."""

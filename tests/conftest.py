@@ -14,7 +14,8 @@ from opentelemetry import _logs, context, metrics, propagate, trace
 from opentelemetry.util._once import Once
 
 from aetherflow import config
-from aetherflow.telemetry import active, setup
+from aetherflow.telemetry import active
+from aetherflow.telemetry.setup import configuring as setup
 
 ROOT = Path(__file__).resolve().parent.parent
 

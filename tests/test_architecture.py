@@ -43,7 +43,7 @@ NEIGHBOURS = {("cli", "serving")}
 """Imports between rooms of one floor that are meant: `aetherflow serve` runs the ASGI app."""
 
 SDK_MODULES = ("aetherflow.telemetry.*", "aetherflow.testing")
-EXPORTER_MODULES = ("aetherflow.telemetry.setup", "aetherflow.telemetry.export*")
+EXPORTER_MODULES = ("aetherflow.telemetry.setup.*", "aetherflow.telemetry.export.*")
 CONVENTIONS = "aetherflow.telemetry.conventions"
 
 
@@ -309,19 +309,19 @@ def test_the_face_is_not_for_the_inside(source: str, allowed: bool) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "allowed"),
     [
-        ("telemetry__setup", "from opentelemetry.sdk.trace import TracerProvider", True),
+        ("telemetry__setup__configuring", "from opentelemetry.sdk.trace import TracerProvider", True),
         ("testing", "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter", True),
         ("engine__walk", "from opentelemetry.sdk.trace import TracerProvider", False),
         ("engine__walk", "from opentelemetry import sdk", False),
         ("engine__walk", "from opentelemetry import trace", True),
-        ("telemetry__setup", "from opentelemetry.exporter.otlp.proto.http import Compression", True),
-        ("telemetry__export_http", "from opentelemetry.exporter.otlp.proto.http import Compression", True),
+        ("telemetry__setup__configuring", "from opentelemetry.exporter.otlp.proto.http import Compression", True),
+        ("telemetry__export__http", "from opentelemetry.exporter.otlp.proto.http import Compression", True),
         ("telemetry__observer", "from opentelemetry.exporter.otlp.proto.http import Compression", False),
         ("testing", "import opentelemetry.exporter.otlp.proto.http", False),
     ],
 )
 def test_the_sdk_stays_in_telemetry(module: str, source: str, allowed: bool) -> None:
-    """The SDK is imported in telemetry and testing alone, an exporter where telemetry is set up alone."""
+    """The SDK is imported in telemetry and testing alone, an exporter where telemetry is set up or exported alone."""
     assert bool(list(sdk_imports(snippets(**{module: source})))) is not allowed
 
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 from aetherflow.config import perf_config
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.setup.configuring import configure
 
 ROOT = Path(__file__).resolve().parent.parent
 

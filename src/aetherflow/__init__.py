@@ -40,12 +40,12 @@ from aetherflow.resources.pooling import (
     PoolStatistics,
     PoolTimeoutError,
 )
-from aetherflow.telemetry.health import HealthMonitor, HealthReport
-from aetherflow.telemetry.instruments import PerformanceMonitor, perf_monitor
-from aetherflow.telemetry.ledger import SpanLedger
-from aetherflow.telemetry.profile_policy import ProfilePolicy
-from aetherflow.telemetry.sampling_policy import KeepErrorsAndSlow, RateLimit
-from aetherflow.telemetry.setup import Telemetry, configure
+from aetherflow.telemetry.export.ledger import SpanLedger
+from aetherflow.telemetry.export.sampling_policy import KeepErrorsAndSlow, RateLimit
+from aetherflow.telemetry.health.monitor import HealthMonitor, HealthReport
+from aetherflow.telemetry.metrics.instruments import PerformanceMonitor, perf_monitor
+from aetherflow.telemetry.profiling.policy import ProfilePolicy
+from aetherflow.telemetry.setup.configuring import Telemetry, configure
 
 __all__ = [
     "AetherFlowError",

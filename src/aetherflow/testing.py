@@ -25,9 +25,9 @@ import pytest
 from aetherflow.telemetry import active
 from aetherflow.telemetry.capture import CapturedTelemetry, DeterministicIdGenerator, SpanTree
 from aetherflow.telemetry.conventions import PIPELINE_RUN_ID
-from aetherflow.telemetry.destination import Destination
-from aetherflow.telemetry.export_file import ProcessFile
-from aetherflow.telemetry.providers import make_meter_provider
+from aetherflow.telemetry.export.destination import Destination
+from aetherflow.telemetry.export.files import ProcessFile
+from aetherflow.telemetry.setup.providers import make_meter_provider
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider

@@ -15,7 +15,7 @@ from tests.support.receivers import closed_port, silent_server
 from aetherflow.analysis.scrapes import Change, ScrapeError, read_scrape, scrape
 from aetherflow.serving.openmetrics import Exposition
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.metrics.accumulators import registry
 
 OPERATION = {names.OPERATION_NAME: "drawn"}
 DURATION = names.OPERATION_DURATION.name

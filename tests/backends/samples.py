@@ -18,7 +18,7 @@ from aetherflow.errors import MissingInputError
 from aetherflow.flow.decorating import node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.context import BaseFlowContext
-from aetherflow.telemetry.profile_policy import ProfilePolicy
+from aetherflow.telemetry.profiling.policy import ProfilePolicy
 
 EXECUTORS = ("thread", "process")
 

@@ -21,7 +21,7 @@ from aetherflow.flow.decorating import node
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.capture import CapturedTelemetry
-from aetherflow.telemetry.instruments import PerformanceMonitor
+from aetherflow.telemetry.metrics.instruments import PerformanceMonitor
 
 
 def one(node_, executor, value=1):

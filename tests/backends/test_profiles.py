@@ -7,9 +7,10 @@ import pstats
 from tests.backends.samples import awaited_primes, counted_primes, plain_primes
 
 from aetherflow import ProfilePolicy, node
-from aetherflow.telemetry import active, profiling
+from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.capture import CapturedTelemetry
+from aetherflow.telemetry.profiling import observer as profiling
 
 BUILTINS = {f"<built-in method builtins.{name}>" for name in ("all", "sum")}
 

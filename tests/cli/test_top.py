@@ -23,8 +23,8 @@ from aetherflow.resources.caching import CachePolicy
 from aetherflow.resources.pooling import ObjectPool
 from aetherflow.serving import serve
 from aetherflow.serving.openmetrics import Exposition
-from aetherflow.telemetry.health import HealthMonitor
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.health.monitor import HealthMonitor
+from aetherflow.telemetry.setup.configuring import configure
 
 
 @node

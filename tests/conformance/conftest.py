@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from aetherflow.analysis.spans import Span, read_spans
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.setup.configuring import configure
 
 
 class TelemetryPath(Protocol):

@@ -7,7 +7,7 @@ from itertools import count
 
 from aetherflow import HealthMonitor, ObjectPool
 from aetherflow.engine.pool import ThreadPool
-from aetherflow.telemetry.health import HealthReport
+from aetherflow.telemetry.health.monitor import HealthReport
 from aetherflow.testing import FakeClock
 
 _numbers = count()

@@ -8,7 +8,7 @@ from dependency_injector import providers
 
 from aetherflow import BaseFlowContext, HealthMonitor, health_check_node, node
 from aetherflow.telemetry.capture import CapturedTelemetry
-from aetherflow.telemetry.health import current_monitor, set_current_monitor
+from aetherflow.telemetry.health.monitor import current_monitor, set_current_monitor
 
 
 @node

@@ -19,7 +19,7 @@ from aetherflow.operations.alerts import alert_document, alert_groups
 from aetherflow.operations.limits import _regex
 from aetherflow.operations.objectives import Expectations, Latency, Objective, read_expectations
 from aetherflow.operations.rules import Alert
-from aetherflow.telemetry.health_limits import DEFAULTS
+from aetherflow.telemetry.health.limits import DEFAULTS
 
 LATENCY = Expectations(objective=Objective(success=0.999, latency=Latency(within=0.5, share=0.99)))
 NODE, RUN = "aetherflow_node_duration_seconds", "aetherflow_run_duration_seconds"

@@ -27,7 +27,7 @@ def run_demo(folder: Path, delay: float) -> None:
     """Be one job."""
     from aetherflow.cli import demo_flow
     from aetherflow.cli.demo_source import list_sources
-    from aetherflow.telemetry.setup import configure
+    from aetherflow.telemetry.setup.configuring import configure
 
     sources = sorted(list_sources(limit=None, tests=False), key=lambda source: source.size)
     third = len(sources) // 3

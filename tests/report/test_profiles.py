@@ -12,7 +12,7 @@ from tests.analysis.otlp_samples import made
 from aetherflow.analysis.spans import Span, SpanEvent
 from aetherflow.report.profiles import profiles_of
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.profile_event import FunctionTimes, Profile, profile_attributes, skipped_attributes
+from aetherflow.telemetry.profiling.event import FunctionTimes, Profile, profile_attributes, skipped_attributes
 
 
 def profiled(uri: str | None = None, number: int = 1) -> Span:

@@ -15,8 +15,8 @@ from tests.serving.asking import ask
 from aetherflow.errors import ConfigurationError
 from aetherflow.serving import make_app, serve
 from aetherflow.serving.evaluating import Evaluations
-from aetherflow.telemetry.health import HealthMonitor
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.health.monitor import HealthMonitor
+from aetherflow.telemetry.setup.configuring import configure
 
 PROBES = ("/livez", "/readyz", "/health")
 TOKEN = "one-4.ALL~+/=="

@@ -9,7 +9,7 @@ from tests.serving.asking import ask, running
 
 from aetherflow.flow.decorating import node
 from aetherflow.serving import make_app
-from aetherflow.telemetry.health import HealthMonitor
+from aetherflow.telemetry.health.monitor import HealthMonitor
 
 
 @node

@@ -8,7 +8,7 @@ import schemathesis.checks
 from hypothesis import HealthCheck, Phase, given, settings
 
 from aetherflow.serving import serve
-from aetherflow.telemetry.health import HealthMonitor
+from aetherflow.telemetry.health.monitor import HealthMonitor
 
 BOUNDED = settings(
     max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)

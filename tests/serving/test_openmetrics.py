@@ -23,8 +23,8 @@ from aetherflow.resources.caching import CachePolicy
 from aetherflow.resources.pooling import ObjectPool
 from aetherflow.serving.openmetrics import Exposition
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import registry
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.metrics.accumulators import registry
+from aetherflow.telemetry.setup.configuring import configure
 
 PROMETHEUS = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 

@@ -9,8 +9,8 @@ from tests.support.scraping import Prometheus, needs_prometheus
 
 from aetherflow.flow.decorating import node
 from aetherflow.serving import serve
-from aetherflow.telemetry.health import HealthMonitor
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.health.monitor import HealthMonitor
+from aetherflow.telemetry.setup.configuring import configure
 
 
 @node

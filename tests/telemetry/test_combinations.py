@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from aetherflow import PerformanceMonitor, node
 from aetherflow.analysis.metrics import read_jobs
 from aetherflow.analysis.spans import read_spans
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.setup.configuring import configure
 
 PROVIDERS = ("none", "ours", "application")
 

@@ -18,7 +18,7 @@ FORKING = """
 import os, sys, time
 from opentelemetry import metrics, trace
 from aetherflow import node
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.setup.configuring import configure
 
 @node
 def work(n):
@@ -132,9 +132,9 @@ EXPORTING = """
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from aetherflow.telemetry import exporters
-from aetherflow.telemetry.destination import Destination
-from aetherflow.telemetry.export_file import ProcessFile
+from aetherflow.telemetry.export import exporters
+from aetherflow.telemetry.export.destination import Destination
+from aetherflow.telemetry.export.files import ProcessFile
 
 made = []
 exporters._log_exporter = lambda to, file: lambda: made.append(os.getpid()) or Exporter()
@@ -169,7 +169,7 @@ def test_an_exporter_over_grpc_is_made_when_it_is_needed(tmp_path):
 MULTIPROCESSING = """
 import multiprocessing, sys
 from opentelemetry import metrics, trace
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.setup.configuring import configure
 
 def emit(n):
     if sys.argv[1] != "fork":
@@ -204,7 +204,7 @@ def test_children_of_multiprocessing_export_what_is_left(tmp_path, method):
 LEAVING = """
 import os, sys, time
 from opentelemetry import trace
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.setup.configuring import configure
 configure("leaving")
 if os.fork() == 0:
     with trace.get_tracer("t").start_as_current_span("s"):

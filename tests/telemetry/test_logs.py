@@ -21,8 +21,9 @@ from tests.support.receivers import HttpReceiver
 
 from aetherflow import node
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import logs, relay
-from aetherflow.telemetry.setup import Telemetry, configure
+from aetherflow.telemetry import logs
+from aetherflow.telemetry.export import relay
+from aetherflow.telemetry.setup.configuring import Telemetry, configure
 
 IDS = {"trace_id", "span_id"}
 

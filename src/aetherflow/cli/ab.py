@@ -21,7 +21,7 @@ from aetherflow.cli.regress import add_report_arguments, report, rules_of
 from aetherflow.cli.sources import read_side
 from aetherflow.cli.terminal import format_seconds
 from aetherflow.cli.trials import Trial, checked_out, find_commit, interleaved, run_trial, toplevel
-from aetherflow.telemetry.export_file import DIRECTORY_VARIABLE
+from aetherflow.telemetry.export.files import DIRECTORY_VARIABLE
 
 __all__ = ["COMMAND"]
 

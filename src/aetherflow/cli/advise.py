@@ -16,7 +16,7 @@ from aetherflow.analysis.spans import Span, read_spans
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError
 from aetherflow.cli.sources import Source, listed, read_side, source, without_collections
 from aetherflow.cli.terminal import printable
-from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory
+from aetherflow.telemetry.export.files import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory
 
 __all__ = ["COMMAND"]
 

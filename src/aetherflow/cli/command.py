@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aetherflow.errors import AetherFlowError
-from aetherflow.telemetry.destination import Exporter
+from aetherflow.telemetry.export.destination import Exporter
 
 __all__ = [
     "Command",

@@ -20,8 +20,8 @@ from aetherflow.cli.terminal import format_count
 from aetherflow.errors import AetherFlowError
 from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.destination import Destination
-from aetherflow.telemetry.export_file import ProcessFile, export_directory
+from aetherflow.telemetry.export.destination import Destination
+from aetherflow.telemetry.export.files import ProcessFile, export_directory
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -112,7 +112,7 @@ def _load_all(
 @contextlib.contextmanager
 def _exported(folder: Path, attributes: dict[str, str]) -> Iterator[MeterProvider]:
     """Export the metrics of one load as those of a process of its own."""
-    from aetherflow.telemetry.providers import make_meter_provider
+    from aetherflow.telemetry.setup.providers import make_meter_provider
 
     file = ProcessFile(folder, "metrics", datetime.now(UTC))
     provider = make_meter_provider([Destination("file")], file, None, None, attributes)

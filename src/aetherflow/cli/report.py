@@ -13,7 +13,7 @@ from aetherflow.cli.output import STANDARD_OUTPUT, write_output
 from aetherflow.cli.terminal import format_count
 from aetherflow.report.gathering import DEFAULT_SPANS, gather
 from aetherflow.report.page import render
-from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory
+from aetherflow.telemetry.export.files import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory
 
 __all__ = ["COMMAND"]
 

@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     except ImportError as error:
         raise UsageError(str(error)) from error
     from aetherflow.flow.node import Node
-    from aetherflow.telemetry.health import HealthMonitor
+    from aetherflow.telemetry.health.monitor import HealthMonitor
 
     found = _load(arguments.object, (Node, HealthMonitor))
     if not isinstance(found, Node) and (arguments.inputs or arguments.context):
@@ -112,7 +112,7 @@ def _is_loopback(url: str) -> bool:
 def _keep_running(arguments: argparse.Namespace, consoles: Consoles) -> NoReturn:
     """Run a flow again and again; what a run raises is told, and in its telemetry."""
     from aetherflow.errors import ConfigurationError, MissingInputError
-    from aetherflow.telemetry.setup import configure
+    from aetherflow.telemetry.setup.configuring import configure
 
     inputs = read_inputs(arguments.inputs) or None
     flow, given = load_flow(arguments.object, arguments.context)
@@ -138,7 +138,7 @@ def _exhaust(output: object) -> None:
 
 def _watch(monitor: Any, arguments: argparse.Namespace) -> NoReturn:
     """Leave everything to the threads that the module has started."""
-    from aetherflow.telemetry.setup import configure
+    from aetherflow.telemetry.setup.configuring import configure
 
     with configure(exporter=arguments.exporter, health=monitor):
         while True:

@@ -19,8 +19,8 @@ from aetherflow.cli.terminal import NoReaderError
 from aetherflow.cli.trace_view import TraceView
 from aetherflow.errors import ConfigurationError, MissingInputError
 from aetherflow.flow.node import FlowRun, Node
-from aetherflow.telemetry.handle import Telemetry
-from aetherflow.telemetry.setup import configure
+from aetherflow.telemetry.setup.configuring import configure
+from aetherflow.telemetry.setup.handle import Telemetry
 
 __all__ = ["print_exception", "run_watched"]
 

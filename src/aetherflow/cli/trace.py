@@ -21,7 +21,7 @@ from aetherflow.cli.terminal import format_count, format_seconds, printable
 from aetherflow.cli.trace_view import TraceView
 from aetherflow.report.chrome_trace import chrome_trace
 from aetherflow.report.speedscope import speedscope
-from aetherflow.telemetry.export_file import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory, latest_file
+from aetherflow.telemetry.export.files import DEFAULT_DIRECTORY, DIRECTORY_VARIABLE, export_directory, latest_file
 
 __all__ = ["COMMAND"]
 

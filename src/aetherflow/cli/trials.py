@@ -17,8 +17,8 @@ from uuid import uuid4
 
 from aetherflow.cli.command import UsageError
 from aetherflow.telemetry.conventions import PIPELINE_RUN_ID
-from aetherflow.telemetry.declarative import VARIABLE as CONFIG_FILE
-from aetherflow.telemetry.export_file import DIRECTORY_VARIABLE
+from aetherflow.telemetry.export.files import DIRECTORY_VARIABLE
+from aetherflow.telemetry.setup.declarative import VARIABLE as CONFIG_FILE
 
 __all__ = ["Trial", "checked_out", "find_commit", "interleaved", "run_trial", "toplevel"]
 

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from aetherflow.errors import CompositionError
-from aetherflow.telemetry.profile_policy import ProfilePolicy
+from aetherflow.telemetry.profiling.policy import ProfilePolicy
 
 __all__ = ["Branch", "Call", "Chain", "Chunked", "FanOut", "Kind", "Map", "Repeat", "Step", "Sub", "Task"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
 from aetherflow.engine.under_way import shows_chain
-from aetherflow.telemetry.accumulators import FOLD_AT
+from aetherflow.telemetry.metrics.accumulators import FOLD_AT
 from aetherflow.telemetry.observation import Lane, Observation, Observer, offer
 
 __all__ = ["run_metered", "run_observed", "run_traced"]

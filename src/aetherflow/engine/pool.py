@@ -20,8 +20,8 @@ from typing import Any, Final
 from aetherflow.config import perf_config
 from aetherflow.resources.waiting import lent_thread, works_for
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import gauges
-from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.metrics import gauges
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import emit
 
 __all__ = ["Outcome", "PoolFuture", "ThreadPool", "Ticket", "default_pool", "lent_thread", "side_by_side"]

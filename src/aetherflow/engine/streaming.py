@@ -20,8 +20,8 @@ from aetherflow.engine.feeds import Feed, feed_of
 from aetherflow.engine.loops import drive, off_loop
 from aetherflow.engine.under_way import begin_stream, end_stream
 from aetherflow.errors import StreamError
-from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.conventions import STREAM_ITEMS, STREAM_ITEMS_METRIC
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Site, mark_handled
 from aetherflow.telemetry.observer import emit_late
 

@@ -15,10 +15,10 @@ from typing import Any, Final, Protocol, TypeVar
 from weakref import ref
 
 from aetherflow.engine.plan import UNSET
-from aetherflow.telemetry import gauges
-from aetherflow.telemetry.accumulators import Registry, registry
 from aetherflow.telemetry.conventions import ERROR_TYPE, NODE_ACTIVE, NODE_DURATION
 from aetherflow.telemetry.frames import current_frames
+from aetherflow.telemetry.metrics import gauges
+from aetherflow.telemetry.metrics.accumulators import Registry, registry
 from aetherflow.telemetry.observation import Site
 
 __all__ = ["begin_apart", "begin_stream", "end_apart", "end_stream", "shows_chain", "shows_node"]

@@ -15,7 +15,7 @@ from aetherflow.flow.caching import NodeCache, cached, node_cache
 from aetherflow.flow.policies import RetryPolicy, with_policies
 from aetherflow.resources.batching import BatchPolicy
 from aetherflow.resources.caching import CachePolicy
-from aetherflow.telemetry.profile_policy import ProfilePolicy, policy_of
+from aetherflow.telemetry.profiling.policy import ProfilePolicy, policy_of
 
 __all__ = ["Executor", "bound_task", "check_executor", "check_stays", "make_task"]
 

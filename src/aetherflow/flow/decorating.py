@@ -12,7 +12,7 @@ from aetherflow.flow.node import Node
 from aetherflow.flow.policies import RetryPolicy
 from aetherflow.resources.batching import BatchPolicy, Results
 from aetherflow.resources.caching import CachePolicy
-from aetherflow.telemetry.profile_policy import ProfilePolicy
+from aetherflow.telemetry.profiling.policy import ProfilePolicy
 
 __all__ = ["node"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from aetherflow.flow.decorating import node
-from aetherflow.telemetry.health import HealthMonitor, current_monitor
-from aetherflow.telemetry.health_report import GuideReport
+from aetherflow.telemetry.health.monitor import HealthMonitor, current_monitor
+from aetherflow.telemetry.health.report import GuideReport
 
 __all__ = ["health_check_node"]
 

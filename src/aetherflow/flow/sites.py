@@ -9,9 +9,10 @@ from aetherflow.engine.chunks import chunks_of
 from aetherflow.engine.graph import Kind, Step, Task, tasks
 from aetherflow.resources.scopes import combined_scope
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import observer, profiling
+from aetherflow.telemetry import observer
 from aetherflow.telemetry.conventions import ProviderScope
 from aetherflow.telemetry.observation import Observer, Site
+from aetherflow.telemetry.profiling import observer as profiling
 
 __all__ = ["node_site", "observer_for", "run_site", "stage_site"]
 

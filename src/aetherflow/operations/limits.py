@@ -14,7 +14,7 @@ from aetherflow.operations.promql import INSTANCE, JOB, Query, equals, label, me
 from aetherflow.operations.rules import Alert, Group, Recording
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.conventions import MetricDefinition
-from aetherflow.telemetry.health_limits import Limits
+from aetherflow.telemetry.health.limits import Limits
 
 __all__ = ["limit_groups"]
 

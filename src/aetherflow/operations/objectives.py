@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import DURATION_BOUNDARIES
-from aetherflow.telemetry.health_limits import LimitsByName
+from aetherflow.telemetry.health.limits import LimitsByName
 
 __all__ = ["Expectations", "Latency", "Objective", "read_expectations"]
 

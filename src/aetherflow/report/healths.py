@@ -8,8 +8,8 @@ from typing import Any, Final
 from aetherflow.analysis.metrics import Job
 from aetherflow.report.figures import counted, recorded, summary
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.health_limits import LimitsByName
-from aetherflow.telemetry.health_status import CheckStatus, worst
+from aetherflow.telemetry.health.limits import LimitsByName
+from aetherflow.telemetry.health.status import CheckStatus, worst
 
 __all__ = ["MIN_SAMPLES", "health"]
 

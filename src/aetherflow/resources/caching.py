@@ -32,9 +32,9 @@ from aetherflow.resources.entries import (
 )
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter, Waiter
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import gauges
-from aetherflow.telemetry.accumulators import registry
 from aetherflow.telemetry.forks import renew_in_children
+from aetherflow.telemetry.metrics import gauges
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import emit
 
 __all__ = [

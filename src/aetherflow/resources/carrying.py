@@ -14,7 +14,7 @@ from aetherflow.errors import AetherFlowError
 from aetherflow.resources.gathering import Batch, Entry, Gathering
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Site
 from aetherflow.telemetry.observer import current_observer
 from aetherflow.telemetry.retries import noted

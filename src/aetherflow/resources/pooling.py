@@ -27,8 +27,8 @@ from aetherflow.resources.lending import (
 )
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import gauges
-from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.metrics import gauges
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import emit
 
 __all__ = [

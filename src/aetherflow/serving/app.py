@@ -20,7 +20,7 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.serving.evaluating import Evaluations, Worker
 from aetherflow.serving.openapi import PROBLEM_TYPE, describe
 from aetherflow.serving.openmetrics import Exposition
-from aetherflow.telemetry.health import MEDIA_TYPE, HealthMonitor, HealthReport, ViewName
+from aetherflow.telemetry.health.monitor import MEDIA_TYPE, HealthMonitor, HealthReport, ViewName
 
 __all__ = ["make_app"]
 

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import anyio
 
 from aetherflow.telemetry.forks import renew_in_children
-from aetherflow.telemetry.health import HealthMonitor, HealthReport, current_monitor
+from aetherflow.telemetry.health.monitor import HealthMonitor, HealthReport, current_monitor
 from aetherflow.telemetry.helper_thread import HelperThread
 
 __all__ = ["Evaluations", "Worker"]

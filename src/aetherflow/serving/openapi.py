@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aetherflow.telemetry.health import MEDIA_TYPE
+from aetherflow.telemetry.health.monitor import MEDIA_TYPE
 
 __all__ = ["PROBLEM_TYPE", "describe"]
 

@@ -24,9 +24,10 @@ from prometheus_client.metrics_core import (
 from prometheus_client.samples import Exemplar
 
 from aetherflow.operations.promql import label, metric_name
-from aetherflow.telemetry import active, gauges
-from aetherflow.telemetry.accumulators import Folded, Series, registry
+from aetherflow.telemetry import active
 from aetherflow.telemetry.conventions import ALL_METRICS, MetricDefinition
+from aetherflow.telemetry.metrics import gauges
+from aetherflow.telemetry.metrics.accumulators import Folded, Series, registry
 
 __all__ = ["Exposition"]
 

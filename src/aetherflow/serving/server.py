@@ -16,7 +16,7 @@ from aetherflow.config import SERVE_PORT
 from aetherflow.errors import ConfigurationError
 from aetherflow.serving.app import make_app
 from aetherflow.telemetry.forks import renew_in_children
-from aetherflow.telemetry.health import HealthMonitor
+from aetherflow.telemetry.health.monitor import HealthMonitor
 
 __all__ = ["serve"]
 

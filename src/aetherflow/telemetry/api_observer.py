@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.accumulators import Series
+from aetherflow.telemetry.metrics.accumulators import Series
 from aetherflow.telemetry.observation import (
     Lane,
     Observation,

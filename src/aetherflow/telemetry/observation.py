@@ -21,9 +21,9 @@ from opentelemetry.trace import SpanContext, SpanKind
 from aetherflow.errors import NodeTimeoutError
 from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import FOLD_AT, Series, registry, unkept
 from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
-from aetherflow.telemetry.profile_policy import ProfilePolicy
+from aetherflow.telemetry.metrics.accumulators import FOLD_AT, Series, registry, unkept
+from aetherflow.telemetry.profiling.policy import ProfilePolicy
 
 __all__ = ["Lane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
 __all__ += ["error_type", "executing_here", "keep", "mark_handled", "new_run_id", "offer", "result_of", "thread_facts"]

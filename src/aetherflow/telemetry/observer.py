@@ -20,10 +20,10 @@ from opentelemetry.metrics import _internal as metrics_internal
 
 from aetherflow.telemetry import active, shield
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import Series
 from aetherflow.telemetry.api_observer import ApiObserver, MeteringObserver, Record
+from aetherflow.telemetry.metrics.accumulators import Series
+from aetherflow.telemetry.metrics.publishing import publish_in
 from aetherflow.telemetry.observation import Observer
-from aetherflow.telemetry.publishing import publish_in
 
 __all__ = ["current_observer", "emit", "emit_late"]
 
@@ -91,7 +91,7 @@ def emit(series: Series, value: int = 1) -> None:
     """Record a value that is not the duration of an execution, such as a wait, a size or a count of one; never raises.
 
     Args:
-        series: Where it belongs; :data:`aetherflow.telemetry.accumulators.registry` has it.
+        series: Where it belongs; :data:`aetherflow.telemetry.metrics.accumulators.registry` has it.
         value: Nanoseconds for a metric in seconds, else a whole number of its unit.
     """
     _keep(current_observer(), series, value)
@@ -173,8 +173,8 @@ def _lean(
     """Return the observer with lean spans, if the provider is one of the SDK that they can stand for."""
     if "opentelemetry.sdk.trace" not in sys.modules:  # it costs more to import than all the rest of the package
         return None
-    from aetherflow.telemetry.lean_observer import LeanObserver
-    from aetherflow.telemetry.sdk_spans import origin_of
+    from aetherflow.telemetry.tracing.lean_observer import LeanObserver
+    from aetherflow.telemetry.tracing.sdk_spans import origin_of
 
     origin = origin_of(provider, tracer, processors)
     return None if origin is None else LeanObserver(origin, record)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from opentelemetry import trace
 
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observation import Site, error_type
 from aetherflow.telemetry.observer import emit
 

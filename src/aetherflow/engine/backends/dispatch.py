@@ -39,11 +39,11 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.resources.context import context_class
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.accumulators import registry
+from aetherflow.telemetry.export.relay import Relayed, SpanData, replay
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Observer, error_type, result_of
-from aetherflow.telemetry.profiling import due_policy
+from aetherflow.telemetry.profiling.observer import due_policy
 from aetherflow.telemetry.propagation import inject_context
-from aetherflow.telemetry.relay import Relayed, SpanData, replay
 
 __all__ = ["Submission"]
 

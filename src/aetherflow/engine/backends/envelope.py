@@ -21,8 +21,8 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError
 from aetherflow.engine.graph import Task
-from aetherflow.telemetry.profile_policy import ProfilePolicy
-from aetherflow.telemetry.relay import Relayed
+from aetherflow.telemetry.export.relay import Relayed
+from aetherflow.telemetry.profiling.policy import ProfilePolicy
 
 __all__ = ["Envelope", "Reference", "Report", "context_reference", "function_of", "pack", "pickled", "process_id"]
 __all__ += ["task_reference"]

@@ -17,7 +17,7 @@ from typing import Final
 from aetherflow.config import perf_config
 from aetherflow.engine.backends.worker import execute
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import gauges
+from aetherflow.telemetry.metrics import gauges
 
 __all__ = ["ProcessBackend"]
 

@@ -24,11 +24,11 @@ from aetherflow.engine.loops import run_coroutine
 from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
 from aetherflow.resources.markers import marker_target, resolve_marker
 from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
+from aetherflow.telemetry.export.relay import Recording, recording_in, relay_missing_signals
 from aetherflow.telemetry.observation import Site
 from aetherflow.telemetry.observer import current_observer
-from aetherflow.telemetry.profiling import profiled_by
+from aetherflow.telemetry.profiling.observer import profiled_by
 from aetherflow.telemetry.propagation import extract_context
-from aetherflow.telemetry.relay import Recording, recording_in, relay_missing_signals
 from aetherflow.telemetry.retries import begin_attempts, end_attempts
 
 __all__ = ["execute", "is_worker"]

@@ -1,0 +1,1 @@
+"""Spans as OTLP, in protobuf and in JSON."""

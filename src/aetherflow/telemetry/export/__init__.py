@@ -1,0 +1,1 @@
+"""The way of spans and metrics out: samplers, queue, ledger, transports, files."""

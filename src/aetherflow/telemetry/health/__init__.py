@@ -1,0 +1,1 @@
+"""What the meters say of a program's health."""

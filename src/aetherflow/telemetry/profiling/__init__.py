@@ -1,0 +1,1 @@
+"""Profiles of executions: when they are taken, how, and what becomes of them."""

@@ -60,7 +60,7 @@ def run_observed(plan: Plan, slots: Slots, observer: Observer) -> Any:
 def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
     """Run a straight chain with the spans that a lane begins; return the last output."""
     value = None
-    before = lane.started
+    before = perf_counter_ns()
     try:
         for invoke, slot, site, add in plan.steps:
             span = lane.begin(site, before)
@@ -77,9 +77,9 @@ def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
             span.finish(now)
             before = now
     except BaseException as error:
-        lane.end(before, error)
+        lane.end(error)
         raise
-    lane.end(before)
+    lane.end()
     if len(site.series.pending) > FOLD_AT:
         plan.relieve()
     return value

@@ -290,9 +290,6 @@ class Lane(Protocol):
     end. The nodes' durations the caller keeps.
     """
 
-    started: int
-    """When the run began, by the performance counter."""
-
     @property
     def context(self) -> SpanContext:
         """The context of the run's span."""
@@ -306,7 +303,7 @@ class Lane(Protocol):
         """End a node's span with an error, and keep its duration."""
         ...
 
-    def end(self, now: int, error: BaseException | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """End the run, and keep its duration."""
         ...
 

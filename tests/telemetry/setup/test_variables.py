@@ -45,7 +45,7 @@ def test_every_variable_of_the_page_is_tested_here():
     """No line of the table goes without a test, here or where the schedule of the export is tested."""
     named = set(re.findall(r"`(OTEL_\w+)", PAGE.read_text("utf-8")))
     here = Path(__file__)
-    tests = here.read_text("utf-8") + (here.parent / "test_schedule.py").read_text("utf-8")
+    tests = here.read_text("utf-8") + (here.parents[1] / "export" / "test_schedule.py").read_text("utf-8")
     tested = set(re.findall(r"OTEL_\w+", tests))
     assert named
     assert named - tested == set()

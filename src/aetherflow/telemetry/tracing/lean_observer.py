@@ -109,11 +109,11 @@ class LeanObserver(ApiObserver):
         if not self._has_lanes:
             return None
         try:
-            context = get_current()
+            now, context = perf_counter_ns(), get_current()
             place = self._place_in(context)
             if place is None:
                 return None
-            template, number, now = site.template or template_of(site), _number_of(run_id), perf_counter_ns()
+            template, number = site.template or template_of(site), _number_of(run_id)
             trace, above = place
             run = LeanSpan(trace, above, template, None, self._new_span_id(), now, number)
             return ChainLane(site, run, context, now, self._new_span_id)

@@ -83,7 +83,7 @@ class ChainLane:
         new_span_id: Makes ids.
     """
 
-    __slots__ = ("_base", "_new_span_id", "_outer", "_run", "_site", "_thread", "started")
+    __slots__ = ("_base", "_new_span_id", "_outer", "_run", "_site", "_started", "_thread")
 
     def __init__(self, site: Site, run: LeanSpan, outer: Context, started: int, new_span_id: Callable[[], int]) -> None:
         self._site = site
@@ -92,7 +92,7 @@ class ChainLane:
         self._base = with_span(run, outer)
         self._thread = thread_facts()
         self._new_span_id = new_span_id
-        self.started = started
+        self._started = started
 
     @property
     def context(self) -> SpanContext:
@@ -110,13 +110,14 @@ class ChainLane:
         """End a node's span with an error, and keep its duration."""
         LeanObservation(site, span, self._base, None, started).end(error)
 
-    def end(self, now: int, error: BaseException | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """End the run, and keep its duration; what was current before is so again."""
         try:
             if error is None:
-                keep(self._site.series, now - self.started, self._base)
+                now = perf_counter_ns()
+                keep(self._site.series, now - self._started, self._base)
                 self._run.finish(now)
             else:
-                LeanObservation(self._site, self._run, self._outer, None, self.started).end(error)
+                LeanObservation(self._site, self._run, self._outer, None, self._started).end(error)
         finally:
             attach(self._outer)  # where the run began, on its thread: that needs no token

@@ -253,6 +253,25 @@ def test_the_id_generator_is_asked() -> None:
         assert not run.context.trace_flags.random_trace_id
 
 
+@pytest.mark.parametrize("works", [0, 1, 2])
+def test_an_id_generator_that_fails_does_not_fail_the_run(monkeypatch: pytest.MonkeyPatch, works: int) -> None:
+    """The host gets its results, without the spans that have no id."""
+
+    class Broken(DeterministicIdGenerator):
+        asked = 0
+
+        def generate_span_id(self) -> int:
+            self.asked += 1
+            if self.asked > works:
+                raise OSError("no more ids")
+            return super().generate_span_id()
+
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # under pytest failures are raised
+    with App(id_generator=Broken()) as app:
+        assert (chain.run(1), one.run(1), one(1)) == (1, 1, 1)
+        assert len(app.spans) == works
+
+
 def test_short_limits_are_honoured() -> None:
     """An attribute that is cut at so many characters is cut in ours too."""
     with App(span_limits=SpanLimits(max_span_attribute_length=3)) as app:

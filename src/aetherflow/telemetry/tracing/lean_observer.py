@@ -68,7 +68,7 @@ def _nothing(series: Series, value: int, context: Context | None) -> None:
 
 
 class LeanObserver(ApiObserver):
-    """Spans that cost a tenth of the tracer's own; what a sampler is known to decide is not asked.
+    """Spans that cost a fraction of the tracer's own; what a sampler is known to decide is not asked.
 
     Args:
         origin: Where the spans come from.
@@ -86,7 +86,8 @@ class LeanObserver(ApiObserver):
         if is_random(ids):  # what they do, without their calls
             self._new_trace_id, self._new_span_id = _random_trace_id, _random_span_id
         self._followed = self._origin if self._sampling.below_sampled else None
-        self._has_lanes = record is None and self._sampling.below_sampled
+        # Between two nodes nothing is shielded: nobody else's code may run there.
+        self._has_lanes = record is None and is_random(ids) and self._sampling.below_sampled
         self._takes_roots = self._sampling.root is always
         self._random_bit = TraceFlags(TraceFlags.RANDOM_TRACE_ID if ids.is_trace_id_random() else 0)
         self._root_flags = TraceFlags(_SAMPLED | self._random_bit)

@@ -187,8 +187,8 @@ class LeanObserver(ApiObserver):
 
     def _begin_otherwise(self, site: Site, context: Context, rest: Rest | None, run: int = 0) -> Observation:
         """Begin what may not be sampled."""
-        above = current_span(context).get_span_context()
-        if above.is_valid:
+        above = current_span(context).get_span_context() if SPAN_KEY in context else None
+        if above is not None and above.is_valid:
             if above.is_remote or above.trace_flags & _SAMPLED or self._sampling.below_unsampled:
                 return self._ask(site, context, above, above.trace_id, rest, run)
             return _SampledOut(site, None, above, self._record if site.is_kept else None)

@@ -16,10 +16,10 @@ import pytest
 from dependency_injector import containers, providers
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aetherflow import config as module
-from aetherflow.config import PerformanceConfig, Setting
+from aetherflow.config import PerformanceConfig, Setting, complaints_of
 from aetherflow.errors import ConfigurationError
 
 SETTINGS = [
@@ -209,3 +209,34 @@ def test_the_gc_threshold_is_applied_only_when_asked_and_undone() -> None:
 def test_each_setting_says_what_it_means() -> None:
     """Every setting has a description, as JSON schemas and tools show it."""
     assert all(field.description for field in PerformanceConfig.model_fields.values())
+
+
+class Table(BaseModel):
+    """A file with a key of each kind."""
+
+    model_config = ConfigDict(extra="forbid")
+    number: float = Field(default=1.0, lt=2)
+    whole: int = 1
+    flag: bool = True
+    names: tuple[str, ...] = ()
+    inner: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (3, "=3 is not allowed; allowed: a table"),
+        ({"inner": 3}, "inner=3 is not allowed; allowed: a table"),
+        ({"inner": {"a": "x"}}, "inner.a='x' is not allowed; allowed: a whole number"),
+        ({"names": "x"}, "names='x' is not allowed; allowed: a list"),
+        ({"names": [1]}, "names[0]=1 is not allowed; allowed: text"),
+        ({"flag": "perhaps"}, "flag='perhaps' is not allowed; allowed: true or false"),
+        ({"number": 3}, "number=3: Input should be less than 2"),
+        ({"other": 3, "number": "x"}, "number='x' is not allowed; allowed: a number; other=3: there is no such key"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_with_what_is_allowed(data: object, told: str) -> None:
+    """All of it at once, by the names that the file has."""
+    with pytest.raises(ValidationError) as failure:
+        Table.model_validate(data)
+    assert complaints_of(failure.value) == told

@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field, PositiveInt, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aetherflow.errors import ConfigurationError
 
-__all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "perf_config"]
+__all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "complaints_of", "perf_config"]
 
 SERVE_PORT: Final = 9464
 """Where ``aetherflow serve`` listens, and ``aetherflow top`` looks, as OpenTelemetry's exporters for Prometheus do."""
@@ -109,6 +110,32 @@ class PerformanceConfig(BaseSettings):
         undo = ExitStack()
         undo.callback(gc.set_threshold, *before)
         return undo
+
+
+_WANTED: Final = {
+    **dict.fromkeys(("model_type", "dict_type", "mapping_type"), "a table"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "string_type": "text",
+}
+"""What is allowed, by pydantic's name for what is wrong."""
+
+
+def complaints_of(failure: ValidationError) -> str:
+    """Tell all that is wrong with values that were read from a file, and what is allowed."""
+    return "; ".join(map(_complaint, failure.errors()))
+
+
+def _complaint(error: ErrorDetails) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    if error["type"] == "extra_forbidden":
+        return f"{where}={error['input']!r}: there is no such key"
+    wanted = _WANTED.get(error["type"])
+    if wanted is None:
+        return f"{where}={error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{where}={error['input']!r} is not allowed; allowed: {wanted}"
 
 
 def _variables(config: type[PerformanceConfig]) -> dict[str, str]:

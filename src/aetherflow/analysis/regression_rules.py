@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from aetherflow.config import complaints_of
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import RUN_DURATION
 
@@ -121,9 +122,4 @@ def read_rules(path: Path) -> Rules:
     try:
         return Rules.model_validate(data)
     except ValidationError as failure:
-        told = "; ".join(f"{_dotted(error['loc'])}={error['input']!r}: {error['msg']}" for error in failure.errors())
-        raise ConfigurationError(f"{path}: {told}") from None
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+        raise ConfigurationError(f"{path}: {complaints_of(failure)}") from None

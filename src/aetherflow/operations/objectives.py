@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
+from aetherflow.config import complaints_of
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import DURATION_BOUNDARIES
 from aetherflow.telemetry.health.limits import LimitsByName
@@ -99,10 +100,7 @@ def read_expectations(path: Path) -> Expectations:
         found = Expectations.model_validate(data)
         _ = found.thresholds
     except ValidationError as failure:
-        told = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}={error['input']!r}: {error['msg']}" for error in failure.errors()
-        )
-        raise ConfigurationError(f"{path}: {told}") from None
+        raise ConfigurationError(f"{path}: {complaints_of(failure)}") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     return found

@@ -24,6 +24,7 @@ _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Tests run in a folder of their own, so that the database needs an absolute place to find failures again.
 settings.register_profile("dev", _COMMON, database=DirectoryBasedExampleDatabase(ROOT / ".hypothesis" / "examples"))
 settings.register_profile("ci", _COMMON, derandomize=True, database=None, print_blob=True)
+settings.register_profile("brief", settings.get_profile("ci"), max_examples=30)
 settings.register_profile("thorough", _COMMON, max_examples=2_000, database=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 

@@ -50,7 +50,7 @@ class Runs(Generic[T_co]):
 
     async def arun(self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None) -> T_co:
         """Run it on the running event loop, synchronous nodes on threads; as :meth:`run` otherwise."""
-        return await self._runner.arun(inputs, context)  # type: ignore[no-any-return]  # as above
+        return await self._runner.arun(inputs, context)  # type: ignore[no-any-return]  # what its last node gives
 
     def execute(
         self, inputs: Mapping[str, Any] | object | None = None, context: AnyContext | None = None

@@ -155,7 +155,10 @@ class TailFilter(SpanProcessor):
 
     def push(self, span: ReadableSpan) -> None:
         """Take a sampled span that has ended."""
-        trace_id = span.trace.trace_id if isinstance(span, LeanSpan) else span.get_span_context().trace_id  # type: ignore[union-attr]
+        if isinstance(span, LeanSpan):
+            trace_id = span.trace.trace_id
+        else:
+            trace_id = span.get_span_context().trace_id  # type: ignore[union-attr]  # a span that has ended has one
         parent = span.parent
         with self._lock:
             decided = self._decided.get(trace_id)

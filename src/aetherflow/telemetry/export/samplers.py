@@ -155,10 +155,8 @@ class TailFilter(SpanProcessor):
 
     def push(self, span: ReadableSpan) -> None:
         """Take a sampled span that has ended."""
-        if isinstance(span, LeanSpan):
-            trace_id = span.trace.trace_id
-        else:
-            trace_id = span.get_span_context().trace_id  # type: ignore[union-attr]  # a span that has ended has one
+        of = span.trace if isinstance(span, LeanSpan) else span.get_span_context()
+        trace_id = of.trace_id  # type: ignore[union-attr]  # a span that has ended has a context
         parent = span.parent
         with self._lock:
             decided = self._decided.get(trace_id)

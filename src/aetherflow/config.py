@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from contextlib import ExitStack
+from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field, PositiveInt, PrivateAttr, ValidationError
@@ -12,7 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aetherflow.errors import ConfigurationError
 
-__all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "complaints_of", "perf_config"]
+__all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "complaints_of", "nearest_name"]
+__all__ += ["perf_config"]
 
 SERVE_PORT: Final = 9464
 """Where ``aetherflow serve`` listens, and ``aetherflow top`` looks, as OpenTelemetry's exporters for Prometheus do."""
@@ -121,6 +124,20 @@ _WANTED: Final = {
     "string_type": "text",
 }
 """What is allowed, by pydantic's name for what is wrong."""
+
+
+def nearest_name(name: object, names: Iterable[object], cutoff: float = 0.6) -> str | None:
+    """Return the name that is spelled most like another; None if no name is similar enough.
+
+    Args:
+        name: The name to compare with.
+        names: The names to choose from; those that are not strings are left out.
+        cutoff: The least similarity, from 0 to 1, as for ``difflib.get_close_matches``.
+    """
+    if not isinstance(name, str):
+        return None
+    nearest = get_close_matches(name, [each for each in names if isinstance(each, str)], 1, cutoff)
+    return nearest[0] if nearest else None
 
 
 def complaints_of(failure: ValidationError) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from aetherflow.errors import CompositionError
+from aetherflow.resources.markers import Marker
 from aetherflow.telemetry.profiling.policy import ProfilePolicy
 
 __all__ = ["Branch", "Call", "Chain", "Chunked", "FanOut", "Kind", "Map", "Repeat", "Step", "Sub", "Task"]
@@ -46,6 +47,11 @@ class Task:
         acall: What an event loop awaits instead of ``call``, where that would wait for other callers; None else.
         given: What takes the arguments of a call apart, where many may be given at once; None else.
         profile: Which executions are profiled; None for what is in force for all nodes.
+        markers: The explicit markers, such as ``Provide[…]``, by parameter name.
+        returns_none: Whether ``func`` is annotated ``-> None``.
+        has_var_positional: Whether ``func`` has a ``*args`` parameter.
+        has_var_keyword: Whether ``func`` has a ``**kwargs`` parameter.
+        names: The names of all parameters, including the one that a bound method has filled.
     """
 
     name: str
@@ -62,6 +68,11 @@ class Task:
     acall: Callable[..., Any] | None = None
     given: Callable[..., Any] | None = None
     profile: ProfilePolicy | None = None
+    markers: Mapping[str, Marker] = field(default_factory=dict)
+    returns_none: bool = False
+    has_var_positional: bool = False
+    has_var_keyword: bool = False
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,6 +244,21 @@ def is_parallel(step: Step) -> bool:
             return is_parallel(steps[-1])
         case FanOut() | Map():
             return True
+        case _:
+            return False
+
+
+def returns_none(step: Step) -> bool:
+    """Return whether a step ends in a node annotated ``-> None``, whichever alternative runs."""
+    match step:
+        case Call(task):
+            return task.returns_none
+        case Chain(steps):
+            return returns_none(steps[-1])
+        case Branch():
+            return all(map(returns_none, step.alternatives))
+        case Sub(_, body) | Repeat(body):
+            return returns_none(body)
         case _:
             return False
 

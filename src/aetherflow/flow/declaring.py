@@ -6,15 +6,18 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from types import NoneType
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from aetherflow.engine.graph import Kind, Task
+from aetherflow.engine.signatures import Signature, read_signature
 from aetherflow.errors import CompositionError, ConfigurationError
 from aetherflow.flow.batching import Batched, batched
 from aetherflow.flow.caching import NodeCache, cached, node_cache
 from aetherflow.flow.policies import RetryPolicy, with_policies
 from aetherflow.resources.batching import BatchPolicy
 from aetherflow.resources.caching import CachePolicy
+from aetherflow.resources.markers import marker_target
 from aetherflow.telemetry.profiling.policy import ProfilePolicy, policy_of
 
 __all__ = ["Executor", "bound_task", "check_executor", "check_stays", "make_task"]
@@ -66,7 +69,9 @@ def make_task(
     if not isinstance(chosen, str) or not chosen:
         raise CompositionError(f"@node(name={name!r}): allowed is a string that is not empty")
     declared = _kind_of(func)
-    parameters = _parameters_of(func, chosen)
+    signature = _signature_of(func, chosen)
+    parameters = signature.parameters if batch is None else _with_item_annotation(signature.parameters)
+    markers = {p.name: marker_target(p.default, p.annotation) for p in parameters}
     calls = _calls_of(chosen, func, declared, parameters, retry, timeout, batch)
     kept = None
     if cache is not None:
@@ -88,6 +93,11 @@ def make_task(
         acall=calls.acall,
         given=calls.given,
         profile=_profile_of(chosen, profile, calls.kind),
+        markers={parameter: marker for parameter, marker in markers.items() if marker is not None},
+        returns_none=declared in (Kind.SYNC, Kind.ASYNC) and signature.returns in (None, NoneType),
+        names=frozenset(parameter.name for parameter in parameters),
+        has_var_positional=signature.has_var_positional,
+        has_var_keyword=signature.has_var_keyword,
     )
 
 
@@ -185,12 +195,18 @@ def _kind_of(func: Callable[..., Any]) -> Kind:
     return Kind.STREAM if inspect.isgeneratorfunction(plain) else Kind.SYNC
 
 
-def _parameters_of(func: Callable[..., Any], name: str) -> tuple[inspect.Parameter, ...]:
+def _signature_of(func: Callable[..., Any], name: str) -> Signature:
     try:
-        signature = inspect.signature(func, eval_str=True)
-    except NameError:  # annotations that cannot be evaluated here say nothing to us
-        signature = inspect.signature(func)
+        return read_signature(func)
     except (TypeError, ValueError) as error:
         raise CompositionError(f"@node: the parameters of {name!r} cannot be read; wrap it in a function") from error
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return tuple(p for p in signature.parameters.values() if p.kind not in variadic)
+
+
+def _with_item_annotation(parameters: tuple[inspect.Parameter, ...]) -> tuple[inspect.Parameter, ...]:
+    """Return the parameters of a batched node as its callers see them: the first takes one item instead of a list."""
+    for index, parameter in enumerate(parameters):
+        if parameter.kind is not parameter.KEYWORD_ONLY and parameter.name not in ("self", "cls"):
+            items = get_args(parameter.annotation)
+            item = parameter.replace(annotation=items[0] if items else parameter.empty)
+            return (*parameters[:index], item, *parameters[index + 1 :])
+    return parameters

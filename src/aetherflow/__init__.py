@@ -14,6 +14,8 @@ from aetherflow.errors import (
     NotAStreamError,
     SplitError,
     StreamError,
+    UnknownInputError,
+    UnusedOutputWarning,
 )
 from aetherflow.flow.batching import NotBatchedError
 from aetherflow.flow.caching import NodeCache, NotCachedError
@@ -96,6 +98,8 @@ __all__ = [
     "Stream",
     "StreamError",
     "Telemetry",
+    "UnknownInputError",
+    "UnusedOutputWarning",
     "WorkerLostError",
     "configure",
     "health_check_node",

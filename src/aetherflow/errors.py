@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 __all__ = [
     "AetherFlowError",
@@ -14,7 +15,19 @@ __all__ = [
     "NotAStreamError",
     "SplitError",
     "StreamError",
+    "UnknownInputError",
+    "UnusedOutputWarning",
 ]
+
+
+SHOWN_NAMES: Final = 8
+"""The most unknown inputs that a message lists."""
+
+_SHOWN: Final = 20
+"""The most available names that a message lists."""
+
+_LONGEST_NAME: Final = 80
+"""The most characters of a name that a message shows."""
 
 
 class AetherFlowError(Exception):
@@ -46,11 +59,49 @@ class MissingInputError(AetherFlowError, LookupError):
         self.parameter = parameter
         self.available = tuple(available)
         self.reason = reason
-        names = ", ".join(self.available) or "nothing"
+        shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in self.available[:_SHOWN]]
+        more = len(self.available) - len(shown)
+        names = (", ".join(shown) or "nothing") + (f" and {more} more" if more else "")
         tail = f" ({reason})" if reason else ""
         super().__init__(
             f"flow {flow!r}: nothing fills parameter {parameter!r} of node {node!r}; available: {names}{tail}"
         )
+
+
+class UnknownInputError(AetherFlowError, LookupError):
+    """No parameter of a flow takes one of the run inputs; raised before any node runs.
+
+    Args:
+        flow: The flow's name.
+        inputs: The names of the inputs that no parameter takes.
+        hints: The reason, or the nearest spelling, for those inputs that have one.
+        allowed: The names of the inputs that the flow takes.
+    """
+
+    def __init__(self, flow: str, inputs: Iterable[str], hints: Mapping[str, str], allowed: Iterable[str]) -> None:
+        self.flow = flow
+        self.inputs = tuple(inputs)
+        self.hints = dict(hints)
+        self.allowed = tuple(allowed)
+        noun = "input" if len(self.inputs) == 1 else "inputs"
+        reasons = [self.hints[name] for name in self.inputs[:SHOWN_NAMES] if name in self.hints]
+        sentences = [
+            f"flow {flow!r}: no parameter takes the {noun} {_listed(self.inputs)}.",
+            *(hint if hint.endswith("?") else f"{hint}." for hint in reasons),
+            f"Inputs of this flow: {_listed(self.allowed) or 'none'}.",
+            'To ignore unknown inputs, pass extra_inputs="ignore" to the run.',
+        ]
+        super().__init__(" ".join(sentences))
+
+
+class UnusedOutputWarning(UserWarning):
+    """A node does not use the output of the previous step, or probably uses it for the wrong parameter."""
+
+
+def _listed(names: Iterable[object]) -> str:
+    every = [repr(name)[:_LONGEST_NAME] for name in names]
+    more = len(every) - SHOWN_NAMES
+    return ", ".join(every[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 class BranchError(AetherFlowError, LookupError):

@@ -104,6 +104,10 @@ def picky(x):
     raise PickyError(x, detail="as asked")
 
 
+def needs_key(request):
+    return request["key"]
+
+
 @node
 def locked(x):
     raise LockedError("cannot leave")

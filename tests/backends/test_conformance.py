@@ -134,6 +134,14 @@ def test_the_original_exception(remote):
     assert "raise PickyError(x, detail=" in remote_traceback
 
 
+def test_an_error_after_the_whole_mapping_has_a_note(remote):
+    """As in this process, one note says that the parameter received the whole mapping of run inputs."""
+    with pytest.raises(KeyError) as caught:
+        node(executor=remote)(samples.needs_key).run({"other": 1, "another": 2})
+    note = "aetherflow: parameter 'request' of node 'needs_key' received the whole mapping of run inputs"
+    assert caught.value.__notes__.count(note) == 1
+
+
 def test_an_error_is_recorded_once(remote):
     """The exception is on the node's span alone; the run's has status and type, and the submission nothing."""
     with CapturedTelemetry() as captured, pytest.raises(PickyError):

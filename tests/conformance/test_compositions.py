@@ -23,7 +23,7 @@ from aetherflow.telemetry.capture import CapturedTelemetry
 Flow = Node[..., Any, Any]
 
 
-def step(name: str, function: Callable[[Any], Any] = lambda value: value) -> Flow:
+def step(name: str, function: Callable[..., Any] = lambda value: value) -> Flow:
     return node(name=name)(function)
 
 
@@ -39,6 +39,9 @@ def later(name: str) -> Flow:
 @node
 def start(value: Any = 1) -> Any:
     return value
+
+
+def quiet() -> None: ...
 
 
 @node
@@ -244,6 +247,114 @@ CASES: dict[str, tuple[Flow, Any, str]] = {
           start
         """,
     ),
+    "an older output by name": (
+        start >> step("b") >> step("c", lambda value, start: [value, start]),
+        1,
+        """
+        run start
+          b <- start
+          c <- b, start
+          start
+        """,
+    ),
+    "the previous output by name, beside an input": (
+        start >> step("b", lambda more, start: [more, start]),
+        {"value": 1, "more": 2},
+        """
+        run start
+          b <- start
+          start
+        """,
+    ),
+    "an input in place of an output that is none": (
+        node(quiet) >> step("b"),
+        {"value": 1},
+        """
+        run quiet
+          b
+          quiet
+        """,
+    ),
+    "a branch by its key": (
+        start >> [step("b") >> step("c"), step("d")] >> step("e", lambda b: b),
+        1,
+        """
+        run start
+          b <- start
+          c <- b
+          d <- start
+          e <- c ~ c, d
+          start
+        """,
+    ),
+    "an alternative by name": (
+        start.branch_on({1: step("b"), 2: step("c") >> step("d")}) >> step("e", lambda value=0, b=0: [value, b]),
+        1,
+        """
+        run start
+          b <- start
+          e <- b
+          start
+        """,
+    ),
+    "an alternative that has not the name": (
+        start.branch_on({1: step("b"), 2: step("c") >> step("d")}) >> step("e", lambda value=0, b=0: [value, b]),
+        2,
+        """
+        run start
+          c <- start
+          d <- c
+          e <- d
+          start
+        """,
+    ),
+    "a repeat after a fan-out": (
+        start >> [step("b"), step("c")] >> step("d").repeat(2),
+        1,
+        """
+        run start
+          b <- start
+          c <- start
+          d <- b, c ~ b, c
+          d <- d
+          start
+        """,
+    ),
+    "a map of choices": (
+        start.map(step("b").branch_on({1: step("c"), 2: step("d")})) >> step("e"),
+        [1, 1],
+        """
+        run start
+          b[0] <- start
+          b[1] <- start
+          c[0] <- b
+          c[1] <- b
+          e <- c ~ c, c
+          start
+        """,
+    ),
+    "lists of a choice": (
+        start.branch_on({1: step("b", lambda _: [1, 2]), 2: step("c")}).chunked(2) >> step("d"),
+        1,
+        """
+        run start
+          b <- start
+          chunked <- b
+          d <- chunked
+          start
+        """,
+    ),
+    "rounds by name": (
+        start >> step("b") >> step("c", lambda more, b: [more, b]).repeat(2),
+        {"value": 1, "more": 2},
+        """
+        run start
+          b <- start
+          c <- b
+          c <- c
+          start
+        """,
+    ),
     "repeat": (
         step("a", lambda value: value + 1).repeat(3, until=lambda value: value == 2) >> step("b"),
         0,
@@ -262,7 +373,7 @@ CASES: dict[str, tuple[Flow, Any, str]] = {
           b <- start
           c <- start
           start
-          start <- b, c
+          start <- b
         """,
     ),
     "nested named flow": (

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from dependency_injector import providers
@@ -63,12 +63,12 @@ def identity(value: Any) -> Any:
 
 
 @node
-def fail(value: Any = None) -> None:
+def fail(value: Any = None) -> NoReturn:
     raise KeyError("gone")
 
 
 @node
-async def fail_apart(value: Any = None) -> None:
+async def fail_apart(value: Any = None) -> NoReturn:
     await asyncio.sleep(0)
     raise KeyError("gone")
 

@@ -82,9 +82,9 @@ def test_repeat_feeds_each_round_with_the_round_before() -> None:
 
 
 def test_rounds_of_a_longer_flow_begin_at_its_first_node() -> None:
-    """A body of several nodes takes the last output to its first parameter; later nodes are fed as ever."""
-    flow = (double >> node(name="plus_double")(lambda value, double: value + double)).repeat(2)
-    assert flow.run(1) == 16
+    """A body of several nodes takes the output of the round before in its first node; later nodes do as ever."""
+    flow = (double >> node(name="plus_two")(lambda value: value + 2)).repeat(2)
+    assert flow.run(1) == 10
 
 
 def test_a_branch_is_chosen_by_the_whole_output() -> None:
@@ -99,9 +99,9 @@ def test_a_chosen_flow_of_an_earlier_round_is_not_remembered() -> None:
     """In a repeat, what a branch gave in one round is not there in the next one."""
 
     @node(name="seen")
-    def seen(value: int, odd: int | None = None, even: int | None = None) -> int:
+    def seen(odd: int | None = None, even: int | None = None) -> int:
         observed.append((odd, even))
-        return value
+        return (odd if even is None else even) or 0
 
     observed: list[tuple[int | None, int | None]] = []
     odd, even = (node(name=name)(lambda value: value + 1) for name in ("odd", "even"))
@@ -167,8 +167,8 @@ def test_names_come_from_the_function_or_from_the_user() -> None:
 
 def test_naming_a_node_gives_another_node() -> None:
     """`.named` on a node renames that use of it: results are found under the new name."""
-    flow = start >> double.named("twice") >> node(lambda double="none", twice="none": (double, twice))
-    assert flow.run() == (2, 2)
+    flow = start >> double.named("twice") >> node(lambda twice, double="none": (double, twice))
+    assert flow.run() == ("none", 2)
     assert set(flow.execute().outputs) == {"start", "twice", "<lambda>"}
 
 
@@ -271,7 +271,7 @@ def test_wrong_composition_fails_when_composed(compose: Callable[[], object], me
 def test_alternatives_of_a_branch_may_share_a_name() -> None:
     """Only one of them runs; what comes after finds the one that did under that name."""
     one, two = (node(name="same")(functools.partial(lambda by, n: n * by, by)) for by in (10, 20))
-    flow = start.branch_on({1: one, 2: two}) >> node(name="last")(lambda value, same: same)
+    flow = start.branch_on({1: one, 2: two}) >> node(name="last")(lambda same: same)
     assert [flow.run({"n": n}) for n in (1, 2)] == [10, 40]
 
 
@@ -372,7 +372,7 @@ def test_a_callable_object_can_be_a_node() -> None:
     assert scale.name == "Scale"
     assert scale(2) == 6
     assert scale.run(2) == 6
-    assert (start >> scale >> node(name="end")(lambda v, Scale: Scale)).run() == 3
+    assert (start >> scale >> node(name="end")(lambda Scale: Scale)).run() == 3
 
 
 def test_an_asynchronous_callable_object_can_be_a_node() -> None:
@@ -478,13 +478,36 @@ def test_a_call_of_a_flow_gives_its_first_node_the_arguments() -> None:
         flow(m=4)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(("args", "kwargs"), [((1, 2), {}), ((1,), {"b": 3})])
-def test_a_call_of_a_flow_refuses_arguments_that_it_cannot_pass_on(args: Any, kwargs: Any) -> None:
-    """What the first node would take by `*` or `**` has no name to fill it by: it is refused, not dropped."""
-    flow = node(name="gather")(lambda a, *more, **named: a) >> node(name="last")(lambda gathered: gathered)
+def test_a_call_of_a_flow_refuses_arguments_that_it_cannot_pass_on() -> None:
+    """An argument that the first node would take by `**` has no parameter to fill: it is refused, not dropped."""
+    flow = node(name="gather")(lambda a, **named: a) >> node(name="last")(lambda gathered: gathered)
     assert flow(1) == 1
-    with pytest.raises(ConfigurationError, match=r"flow 'gather' .*\* or \*\*"):
-        flow(*args, **kwargs)
+    with pytest.raises(ConfigurationError, match=r"flow 'gather' .*\*\*"):
+        flow(1, b=3)
+
+
+COMPOSED_WITH_VAR_POSITIONAL = [
+    lambda variadic: variadic >> start,
+    lambda variadic: start >> variadic,
+    lambda variadic: start >> [variadic, double],
+    lambda variadic: start >> [variadic] * 2,
+    start.map,
+    start.map_batches,
+    lambda variadic: variadic.chunked(2),
+    lambda variadic: start.branch_on({1: variadic}),
+    lambda variadic: start.branch_on({1: double}, default=variadic),
+    lambda variadic: variadic.repeat(2),
+]
+
+
+@pytest.mark.parametrize("compose", COMPOSED_WITH_VAR_POSITIONAL)
+def test_var_positional_parameters_are_refused_at_composition(compose: Any) -> None:
+    """Nothing in a flow can fill `*args`, so composing raises; a node that is called, or run alone, may have them."""
+    variadic = node(name="variadic")(lambda first=0, *more: (first, more))
+    with pytest.raises(CompositionError, match=r"node 'variadic' has a \*args parameter"):
+        compose(variadic)
+    assert variadic(1, 2, 3) == (1, (2, 3))
+    assert variadic.run({"first": 1}) == (1, ())
 
 
 # --- showing ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 from collections import namedtuple
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from dependency_injector import providers
@@ -36,12 +36,12 @@ def results(parallel_results: dict[str, Any]) -> dict[str, Any]:
 
 
 @node
-def fail(source: Any) -> None:
+def fail(value: Any) -> NoReturn:
     raise ValueError("no")
 
 
 @node
-def fail_too(source: Any) -> None:
+def fail_too(value: Any) -> NoReturn:
     raise KeyError("gone")
 
 
@@ -249,22 +249,36 @@ def test_copies_may_be_more_than_run_at_once() -> None:
 
 
 def test_within_an_execution_the_source_means_its_element() -> None:
-    """By place and by the source's name; that of a repeated or a chosen source too."""
+    """By position and by the source's name, also for a repeated source and for a chosen one."""
     inc = node(name="inc")(lambda before: [*before, len(before)])
     grown = node(name="none")(list) >> inc.repeat(3)
-    assert grown.map(node(name="each")(lambda x, inc: (x, inc))).run() == [(0, 0), (1, 1), (2, 2)]
+    assert grown.map(node(name="each")(lambda x: x)).run() == [0, 1, 2]
+    assert grown.map(node(name="each")(lambda *, inc: inc)).run() == [0, 1, 2]
     left, right = node(name="left")(lambda n: [1, 2]), node(name="right")(lambda n: [3])
-    chosen = source.branch_on({"l": left, "r": right}).map(node(name="each")(lambda x, left=None: (x, left)))
-    assert chosen.run({"value": "l"}) == [(1, 1), (2, 2)]
+    chosen = source.branch_on({"l": left, "r": right}).map(node(name="each")(lambda x=None, left=None: (x, left)))
+    assert chosen.run({"value": "l"}) == [(None, 1), (None, 2)]
     assert chosen.run({"value": "r"}) == [(3, None)]
 
 
 def test_what_a_failed_branch_did_not_get_to_is_missing() -> None:
     """With collected failures a node of a broken branch gives nothing by name: a default holds, else it is an error."""
-    flow = source.fan_out_to([fail >> work.named("after"), work.named("other")], on_error="collect")
+    echo = node(name="echo")(lambda value: value)
+    broken = echo.named("begin") >> fail >> echo.named("after")
+    flow = source.fan_out_to([broken, work.named("other")], on_error="collect")
     assert flow.fan_in(node(name="end")(lambda results, fail="default": fail)).run({"value": 1}) == "default"
     with pytest.raises(MissingInputError, match=r"'fail' of node 'end'.*did not get to run"):
         flow.fan_in(node(name="end")(lambda results, fail: fail)).run({"value": 1})
+
+
+def test_a_branchs_key_means_its_result() -> None:
+    """After a fan-out, `plus` is the result of the branch `plus >> after`, as `parallel_results["plus"]` is."""
+    after = node(name="after")(lambda value: -value)
+    flow = source.fan_out_to([work.named("plus") >> after, fail], on_error="collect")
+    end = node(name="end")(lambda plus, after, fail, parallel_results: (plus, after, fail, parallel_results))
+    plus, after, failure, results = flow.fan_in(end).run({"value": 1})
+    assert plus == after == results["plus"] == -1
+    assert failure is results["fail"]
+    assert isinstance(failure, Failure)
 
 
 def test_no_round_finds_what_another_one_made() -> None:
@@ -273,16 +287,19 @@ def test_no_round_finds_what_another_one_made() -> None:
     seen: list[object] = []
 
     @node
-    def first(source: Any) -> str:
+    def first(entered: Any) -> str:
         if not next(outcomes):
             raise ValueError
         return "made"
 
+    last = node(name="last")(lambda value: value)
+
     @node
-    def look(results: Any, first: str = "nothing") -> Any:
-        seen.append(first)
+    def look(results: Any, begun: str = "nothing") -> Any:
+        seen.append(begun)
         return results
 
-    flow = source.fan_out_to([first >> work, work.named("other")], on_error="collect") >> look
+    begun = first.named("begun")
+    flow = source.fan_out_to([work.named("enter") >> begun >> last, work.named("other")], on_error="collect") >> look
     flow.repeat(2).run({"value": 1})
     assert seen == ["made", "nothing"]

@@ -563,8 +563,8 @@ def test_an_error_that_a_cancellation_led_to_is_an_error(awaited: bool, buffer: 
     """A stage whose own time limit ran out has failed: it has not come to its end, and nothing is lost unseen."""
 
     @node
-    async def limited() -> AsyncIterator[int]:
-        yield 1
+    async def limited(n: int) -> AsyncIterator[int]:
+        yield n
         async with asyncio.timeout(0):
             await asyncio.Event().wait()
 

@@ -15,6 +15,7 @@ from opentelemetry.context import get_current
 
 from aetherflow.config import perf_config
 from aetherflow.engine.drivers import Driver
+from aetherflow.engine.execution import told
 from aetherflow.engine.feeds import feed_of
 from aetherflow.engine.loops import drive
 from aetherflow.engine.plan import PARTITION, ChunkedOp, Slots
@@ -59,7 +60,7 @@ def chunks_of(
     # A copy of the slots and a driver apart, which do not hold the stream itself: it ends as soon as it is forgotten.
     chunk = partial(_chunk_slots, op, slots.copy(), number)
     make: Any = _awaiting if driver.awaiting else _blocking
-    observe = partial(driver.observer.begin, op.site, slots[PARTITION], (), get_current())
+    observe = partial(driver.observer.begin, op.site, told(op, slots), (), get_current())
     generator = make(op, source, size, chunk, driver.apart(), work)
     return Stream(feed_of(generator, driver.home()), op.site.span_name, observe, op.site)
 

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.feeds import feed_of
 from aetherflow.engine.loops import Home
-from aetherflow.engine.plan import PARTITION, UNSET, CallOp, Slots
+from aetherflow.engine.plan import PARTITION, UNSET, CallOp, ChunkedOp, Slots
 from aetherflow.engine.streaming import Stream
 from aetherflow.engine.under_way import begin_apart, end_apart, shows_node
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
@@ -56,6 +56,8 @@ def begun(observer: Observer, op: CallOp, slots: Slots, parent: Context | None =
 
 def links(op: CallOp, slots: Slots) -> list[SpanContext]:
     """Return the contexts of the spans that an execution follows from, where it takes branches in."""
+    if any(slots[slot] is not UNSET for slot in op.rounds):
+        return []
     return [context for slot in op.links for context in contexts(slots[slot])]
 
 
@@ -66,11 +68,9 @@ def contexts(held: Any) -> Sequence[SpanContext]:
     return (held,) if isinstance(held, SpanContext) else ()
 
 
-def told(op: CallOp, slots: Slots) -> dict[str, Any] | None:
+def told(op: CallOp | ChunkedOp, slots: Slots) -> dict[str, Any] | None:
     """Return the span attributes of this execution alone, the nodes among them that it takes outputs of."""
-    taken = [
-        next((source for source in parameter if slots[source.slot] is not UNSET), None) for parameter in op.upstream
-    ]
+    taken = [next((source for source in parameter if source.fills(slots)), None) for parameter in op.upstream]
     makers = [maker for source in taken if source is not None for maker in source.makers]
     found = dict.fromkeys(maker.name for maker in makers if maker.given is None or slots[maker.given] is not UNSET)
     return {**(slots[PARTITION] or {}), NODE_UPSTREAM: tuple(found)} if found else slots[PARTITION]

@@ -17,7 +17,7 @@ from aetherflow.telemetry.observation import Observer, Site
 from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp", "ChunkedOp"]
-__all__ += ["FanOutOp", "Maker", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "Source", "SubOp"]
+__all__ += ["Condition", "FanOutOp", "Maker", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "Source", "SubOp", "holds"]
 
 Slots = list[Any]
 
@@ -49,11 +49,35 @@ class Maker(NamedTuple):
     given: int | None = None
 
 
+class Condition(NamedTuple):
+    """Slots that decide whether another slot counts.
+
+    Args:
+        unset: Slots that all have to be unset.
+        set_: Slots of which one has to be set; empty for no such condition.
+    """
+
+    unset: tuple[int, ...] = ()
+    set_: tuple[int, ...] = ()
+
+
+def holds(condition: Condition, slots: Slots) -> bool:
+    """Return whether a condition holds in a run."""
+    if any(slots[slot] is not UNSET for slot in condition.unset):
+        return False
+    return not condition.set_ or any(slots[slot] is not UNSET for slot in condition.set_)
+
+
 class Source(NamedTuple):
-    """A slot that may fill a parameter, and who may have made what it holds."""
+    """A slot that may fill a parameter, the nodes that may have produced its value, and the condition for it."""
 
     slot: int
     makers: Sequence[Maker]
+    condition: Condition | None = None
+
+    def fills(self, slots: Slots) -> bool:
+        """Return whether the slot can fill the parameter in a run."""
+        return slots[self.slot] is not UNSET and (self.condition is None or holds(self.condition, slots))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +103,8 @@ class CallOp:
         invoke: Calls the node's function with arguments out of the slots.
         slot: Where the result goes.
         span_slot: Where the context of its span goes, for links; None where nothing links to it.
-        links: Slots of the span contexts it links to.
+        links: Slots of the span contexts it links to, in the first round if a ``repeat`` begins with it.
+        rounds: Slots of the outputs of the round before, if a ``repeat`` begins with it.
         upstream: Where only a run can tell whose output it takes: the sources of each parameter, the first that is
             set counts.
         task: The task's function and name.
@@ -98,6 +123,7 @@ class CallOp:
     task: Task
     arguments: Callable[[Slots], tuple[tuple[Any, ...], dict[str, Any]]]
     links: tuple[int, ...] = ()
+    rounds: tuple[int, ...] = ()
     upstream: tuple[tuple[Source, ...], ...] = ()
     executor: str | None = None
     injected: tuple[tuple[str, int], ...] = ()
@@ -143,6 +169,7 @@ class MapOp:
         collect: Whether failures are results.
         gathers: Whether executions in it wait for each other to become batches.
         span_slots: Pairs of a slot in an execution's copy and the slot that gathers them all.
+        ran: Pairs of a slot in an execution's copy that shows whether a node ran, and the slot that keeps this.
     """
 
     key: str
@@ -157,6 +184,7 @@ class MapOp:
     aliases: tuple[int, ...] = ()
     gathers: bool = False
     span_slots: list[tuple[int, int]] = field(default_factory=list)
+    ran: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_batched(self) -> bool:
@@ -176,6 +204,7 @@ class ChunkedOp:
         source: Where the elements are.
         slot: Where the results go: a list, or a stream where the elements are.
         aliases: As in :class:`MapOp`.
+        upstream: As in :class:`CallOp`.
     """
 
     site: Site
@@ -185,6 +214,7 @@ class ChunkedOp:
     source: int
     slot: int
     aliases: tuple[int, ...] = ()
+    upstream: tuple[tuple[Source, ...], ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +230,18 @@ class BranchOp:
 
 @dataclass(slots=True, eq=False)
 class RepeatOp:
-    """An operation several times over, each time in ``clears`` that are unset: no round finds what another one made."""
+    """One operation, executed in several rounds.
+
+    Args:
+        op: The operation.
+        times: The most rounds.
+        until: Ends the rounds once it returns true for an output; None for no such condition.
+        previous: The slot of the output of the round before.
+        slot: The slot of the last round's output.
+        clears: Slots that are unset before each round, so that no round finds values of another one.
+        silent: Slots of nodes annotated ``-> None``: if one is set, the round has no output to pass on.
+        ran: Pairs of a slot that shows whether a node ran in a round, and the slot that keeps this for the next one.
+    """
 
     op: Op
     times: int
@@ -208,6 +249,8 @@ class RepeatOp:
     previous: int
     slot: int
     clears: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+    ran: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True, eq=False)

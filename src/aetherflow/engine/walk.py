@@ -116,6 +116,8 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
     ]
     for inner, outer in op.span_slots:
         slots[outer] = [context for copy in copies for context in contexts(copy[inner])]
+    for shown, kept in op.ran:
+        slots[kept] = next((copy[shown] for copy in copies if copy[shown] is not UNSET), UNSET)
     slots[op.slot] = dict(zip(keys, results, strict=True)) if op.keyed else results
 
 
@@ -194,7 +196,11 @@ async def _repeat(op: RepeatOp, slots: Slots, driver: Driver) -> None:
         for slot in op.clears:
             slots[slot] = UNSET
         await walk(op.op, slots, driver)
-        output = slots[op.previous] = slots[op.op.slot]
+        output = slots[op.op.slot]
+        is_silent = any(slots[slot] is not UNSET for slot in op.silent)
+        slots[op.previous] = UNSET if is_silent else output
+        for shown, kept in op.ran:
+            slots[kept] = slots[shown]
         if op.until is not None and op.until(output):
             break
     slots[op.slot] = output

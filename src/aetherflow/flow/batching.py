@@ -52,7 +52,7 @@ class Batched:
         """What collects the items."""
         return self._made or self._make()
 
-    def given(self, *args: Any, **kwargs: Any) -> Given:
+    def given(self, /, *args: Any, **kwargs: Any) -> Given:
         """Take the arguments of a call apart."""
         place = self._place
         if len(args) > place:
@@ -62,11 +62,11 @@ class Batched:
         named = dict(kwargs)
         return Given(args, named.pop(self._item), (), named)
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, /, *args: Any, **kwargs: Any) -> Any:
         """Give the item, and wait for its result."""
         return self.batcher.run_with(self.given(*args, **kwargs))
 
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, /, *args: Any, **kwargs: Any) -> Any:
         """Give the item, and await its result."""
         return await self.batcher.arun_with(self.given(*args, **kwargs))
 

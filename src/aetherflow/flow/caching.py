@@ -122,7 +122,7 @@ class NodeCache:
     _keys: _Keys
     _bound: tuple[Any, ...] = ()
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Forget the result for these arguments, those of a call; injected ones can be left out.
 
         Returns:
@@ -160,7 +160,7 @@ class _Cached:
         self.cache = cache
         self.keys = keys
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         key = self.keys.key(args, kwargs)
         return self.cache.here().get_or_compute(key, partial(self.call, *args, **kwargs))
 
@@ -170,7 +170,7 @@ class _Cached:
 
 
 class _CachedAsync(_Cached):
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         key = self.keys.key(args, kwargs)
         return await self.cache.here().aget_or_compute(key, partial(self.call, *args, **kwargs))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -10,8 +9,8 @@ from typing import cast
 from dependency_injector.providers import BaseResource
 
 from aetherflow.errors import ConfigurationError
-from aetherflow.resources.context import AnyContext, context_class, provider_at, provider_names
-from aetherflow.resources.markers import Getter, marker_target, resolve_marker
+from aetherflow.resources.context import AnyContext, context_class, provider_at
+from aetherflow.resources.markers import Getter, Marker, resolve_marker
 from aetherflow.resources.scopes import AnyProvider, context_locals_of, reachable, scope_of
 from aetherflow.telemetry.conventions import ProviderScope
 
@@ -46,17 +45,23 @@ class Providers:
         """What was taken so far."""
         return list(self._found.values())
 
-    def asked_by(self, parameter: inspect.Parameter) -> int | None:
-        """Return the slot of the provider that a parameter asks for, by a marker or its name; None for none."""
-        marker = marker_target(parameter.default, parameter.annotation)
-        context = self._context
-        if marker is not None:
-            if context is None:
-                raise ConfigurationError(f"{marker} needs a context; run the flow with context=…")
-            return self.take(str(marker), resolve_marker(marker, context_class(context)), parameter.name)
-        if context is not None and parameter.name in provider_names(context):
-            return self.take(parameter.name, provider_named(parameter.name), parameter.name)
-        return None
+    def marked(self, marker: Marker, parameter: str) -> int:
+        """Return the slot of the provider that a marker asks for.
+
+        Args:
+            marker: The marker.
+            parameter: The name of the parameter that has it.
+
+        Raises:
+            ConfigurationError: There is no context, or the context has no such provider.
+        """
+        if self._context is None:
+            raise ConfigurationError(f"{marker} needs a context; run the flow with context=…")
+        return self.take(str(marker), resolve_marker(marker, context_class(self._context)), parameter)
+
+    def named(self, name: str) -> int:
+        """Return the slot of the provider of a name that the context has."""
+        return self.take(name, provider_named(name), name)
 
     def take(self, key: object, get: Getter, name: str = "") -> int:
         """Return the slot of a provider.

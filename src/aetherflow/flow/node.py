@@ -38,6 +38,7 @@ from aetherflow.flow import drawing
 from aetherflow.flow.batching import NotBatchedError
 from aetherflow.flow.caching import NodeCache, NotCachedError
 from aetherflow.flow.declaring import Executor, bound_task, check_executor
+from aetherflow.flow.extra_inputs import ExtraInputs
 from aetherflow.flow.running import FlowRun
 from aetherflow.flow.runs import Runs
 from aetherflow.resources.batching import Batcher
@@ -64,11 +65,11 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
     calling it gives, a coroutine for an ``async def``; and ``T_co``, what running it gives, with coroutines awaited.
     """
 
-    def __init__(self, step: Step, name: str, *, is_named: bool = False) -> None:
+    def __init__(self, step: Step, name: str, *, is_named: bool = False, extra_inputs: ExtraInputs = "raise") -> None:
         if isinstance(step, Call):
             func = step.task.func  # an object's attributes are its own: only a function's are shown on the node
             functools.update_wrapper(self, func, updated=("__dict__",) if inspect.isfunction(func) else ())
-        super().__init__(name, step)
+        super().__init__(name, step, extra_inputs)
         self._is_named = is_named
 
     @property
@@ -103,13 +104,20 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
             raise NotBatchedError(self.task.name)
         return cast("Batcher[Any, Any]", self.task.batched.batcher)
 
-    def named(self, name: str) -> Node[P, R_co, T_co]:
-        """Return the same node or flow under another name; a named flow is one step in a flow it is put into."""
+    def named(self, name: str, *, extra_inputs: ExtraInputs | None = None) -> Node[P, R_co, T_co]:
+        """Return the same node or flow under another name; a named flow is one step in a flow it is put into.
+
+        Args:
+            name: The name.
+            extra_inputs: The treatment of an input that no parameter takes, as for :meth:`run`, in runs of this node or
+                flow itself, but not in runs of flows that it is put into. None to keep the present treatment.
+        """
         if not isinstance(name, str) or not name:
             raise CompositionError(f"named({name!r}): allowed is a string that is not empty")
+        extra = self._runner.extra_inputs if extra_inputs is None else extra_inputs
         if isinstance(self._step, Call):
-            return Node(Call(replace(self._step.task, name=name)), name)
-        return Node(self._step, name, is_named=True)
+            return Node(Call(replace(self._step.task, name=name)), name, extra_inputs=extra)
+        return Node(self._step, name, is_named=True, extra_inputs=extra)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -121,7 +129,8 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
         """Bind a node that is a method to its object."""
         if instance is None or not isinstance(self._step, Call):
             return self
-        return Node(Call(bound_task(self._step.task, instance, owner)), self._name)
+        bound = Call(bound_task(self._step.task, instance, owner))
+        return Node(bound, self._name, extra_inputs=self._runner.extra_inputs)
 
     # --- running -------------------------------------------------------------------------------------------
 
@@ -298,6 +307,11 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
         return self._followed_by(Chunked(size, _step_of(body, "map_batches()")))
 
     def _as_step(self) -> Step:
+        if isinstance(self._step, Call) and self._step.task.has_var_positional:
+            raise CompositionError(
+                f"node {self._name!r} has a *args parameter, which no output or input can fill in a flow; give its "
+                f"function named parameters, or wrap it in a function that has them"
+            )
         return Sub(self._name, self._step) if self._is_named else self._step
 
     def _followed_by(self, step: Step) -> Node[P, Any]:

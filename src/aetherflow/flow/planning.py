@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
-from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Kind, Map, Repeat, Step, Sub, Task, tasks
+from aetherflow.engine.graph import (
+    Branch,
+    Call,
+    Chain,
+    Chunked,
+    FanOut,
+    Kind,
+    Map,
+    Repeat,
+    Step,
+    Sub,
+    Task,
+    returns_none,
+    tasks,
+)
 from aetherflow.engine.plan import (
     FIRST,
-    INPUTS,
     UNSET,
     BranchOp,
     CallOp,
@@ -21,62 +35,118 @@ from aetherflow.engine.plan import (
     Op,
     Plan,
     RepeatOp,
+    Slots,
     Source,
     SubOp,
 )
 from aetherflow.errors import ConfigurationError
-from aetherflow.flow.binding import Binding, Candidate, Open, bind
+from aetherflow.flow.arguments import Binding, SlotCandidate
+from aetherflow.flow.binding import bind
 from aetherflow.flow.caching import sparing
 from aetherflow.flow.declaring import check_stays
+from aetherflow.flow.extra_inputs import BoundNode, ExtraInputs, assign_extra_inputs
 from aetherflow.flow.injecting import Providers, container_of, has_resources, nature_of
 from aetherflow.flow.policies import counted_at
 from aetherflow.flow.scope import Scope
 from aetherflow.flow.sites import node_site, observer_for, run_site, stage_site
+from aetherflow.flow.sources import PARALLEL_RESULTS, BindingContext, PreviousOutput
 from aetherflow.resources.context import AnyContext, provider_names
 from aetherflow.resources.scopes import context_locals_of
 
-__all__ = ["plan"]
+__all__ = ["Planned", "plan", "plan_for_diagram"]
 
-PARALLEL_RESULTS = "parallel_results"
-"""The parameter name that means the results of the last fan-out."""
+
+class Planned(NamedTuple):
+    """A plan, and what `UnusedOutputWarning` has to say of its nodes, by flow and node."""
+
+    plan: Plan
+    warnings: Mapping[tuple[str, str], str]
 
 
 def plan(
-    flow: str, step: Step, inputs: tuple[str, ...] | None, context: AnyContext | None, *, value: bool = False
-) -> Plan:
+    flow: str,
+    step: Step,
+    inputs: tuple[str, ...] | None,
+    context: AnyContext | None,
+    *,
+    value: bool = False,
+    extra_inputs: ExtraInputs = "raise",
+) -> Planned:
     """Plan a flow for a set of input names and the class of a context.
 
     Args:
         flow: The flow's name.
         step: Its graph.
-        inputs: The names of its inputs, in the order of their slots; None where it is run without.
+        inputs: The names of its inputs, in the order of their slots; None if it is run without.
         context: A context of the class to plan for.
-        value: The flow is run on one value that is no mapping, which the first node's first parameter takes.
+        value: Whether the flow is run on a single value instead of a mapping of inputs.
+        extra_inputs: Whether an input that no parameter takes is an error.
 
     Raises:
         MissingInputError: Nothing can fill a parameter.
+        UnknownInputError: No parameter takes an input.
     """
-    return _Planner(flow, inputs, context, value).plan(step)
+    planner = _Planner(flow, step, inputs, context, value)
+    made = planner.plan()
+    assign_extra_inputs(flow, planner.inputs, planner.bound, extra_inputs)
+    return Planned(made, planner.warnings)
+
+
+def plan_for_diagram(flow: str, step: Step, context: AnyContext | None) -> tuple[Op, list[Binding]]:
+    """Plan a flow whose inputs are not known, to find out where data flows.
+
+    Args:
+        flow: The flow's name.
+        step: Its graph.
+        context: A context, or a context class, whose providers fill parameters; None for no providers.
+
+    Returns:
+        The operation of the flow, and the bindings of its nodes in the order in which they are planned. A parameter
+        that nothing else fills is assumed to be a run input.
+    """
+    planner = _Planner(flow, step, None, context, False, is_sketch=True)
+    planner.plan()
+    inputs = tuple(dict.fromkeys(name for each in planner.bound for name in each.binding.missing))
+    planner = _Planner(flow, step, inputs, context, False, is_sketch=True)
+    return planner.plan().op, [each.binding for each in planner.bound]
 
 
 class _Planner:
-    def __init__(self, flow: str, inputs: tuple[str, ...] | None, context: AnyContext | None, value: bool) -> None:
+    def __init__(
+        self,
+        flow: str,
+        step: Step,
+        inputs: tuple[str, ...] | None,
+        context: AnyContext | None,
+        value: bool,
+        *,
+        is_sketch: bool = False,
+    ) -> None:
         self._flow = flow
         self._root = flow
-        self._inputs = {name: FIRST + index for index, name in enumerate(inputs or ())}
+        self._root_step = step
+        self.inputs = {name: FIRST + index for index, name in enumerate(inputs or ())}
         self._has_inputs = inputs is not None
         self._value = value
         self._context = context
-        self._size = FIRST + len(self._inputs)
+        self._provider_names = frozenset() if context is None else provider_names(context)
+        self._is_sketch = is_sketch
+        self._size = FIRST + len(self.inputs)
         self._providers = Providers(context, self._slot)
         self._executor: str | None = None
-        self._makers: dict[int, list[Maker]] = {}  # slot -> who may have filled it
+        self._makers: dict[int, list[Maker]] = {}  # slot -> nodes that may have filled it
         self._spans: dict[int, Callable[[], list[int]]] = {}  # slot -> slots of the spans that filled it
+        self._owners: dict[int, int] = {}  # slot of a span -> slot of the step that it shows
         self._parallel: set[int] = set()
-        self._same: dict[int, tuple[int, ...]] = {}  # slot -> slots one of which holds the same
+        self._same: dict[int, tuple[int, ...]] = {}  # slot -> slots of which one holds the same value
+        self._outputs: dict[int, PreviousOutput] = {}  # slot -> its value as the output of a step
+        self._names_in_flow: frozenset[str] | None = None
+        self.bound: list[BoundNode] = []
+        self.warnings: dict[tuple[str, str], str] = {}
 
-    def plan(self, step: Step) -> Plan:
-        scope = Scope(forced=(Candidate(INPUTS),) if self._value else ())
+    def plan(self) -> Plan:
+        step = self._root_step
+        scope = Scope()
         op = self._step(step, scope)
         single = isinstance(op, CallOp)
         site = None if single else run_site(self._root, step)
@@ -90,7 +160,7 @@ class _Planner:
             flow=self._root,
             op=op,
             site=site,
-            blank=[UNSET] * (self._size - FIRST - len(self._inputs)),
+            blank=[UNSET] * (self._size - FIRST - len(self.inputs)),
             providers=tuple((found.get, found.slot) for found in providers),
             natures=tuple(map(nature_of, given)),
             outputs=tuple(scope.outputs),
@@ -101,6 +171,13 @@ class _Planner:
             overridden=any(provider.last_overriding is not None for provider in given),
             observer=observer_for(step),
         )
+
+    def _flow_parameters(self) -> frozenset[str]:
+        """Return the names of all parameters of the flow."""
+        if self._names_in_flow is None:
+            parameters = (each for task in tasks(self._root_step) for each in task.parameters)
+            self._names_in_flow = frozenset(parameter.name for parameter in parameters)
+        return self._names_in_flow
 
     def _slot(self) -> int:
         self._size += 1
@@ -126,58 +203,72 @@ class _Planner:
             case Sub(name, body):
                 return self._sub(name, body, step, scope)
 
+    def _follow(self, scope: Scope, output: PreviousOutput) -> None:
+        """Make an output the one that the next step follows."""
+        self._outputs[output.slot] = output
+        scope.follow(output)
+
     # --- one node ------------------------------------------------------------------------------------------
 
     def _call(self, task: Task, scope: Scope) -> CallOp:
-        sources = self._sources(task, scope)
-        binding = bind(task.call, task.parameters, sources)
-        if task.cache is not None and binding.injected:
-            binding = bind(sparing(task.call, binding.injected), task.parameters, sources)
-        if scope.first and self._value and not any(Candidate(INPUTS) in taken for taken in binding.takes):
+        context = self._binding_context(scope)
+        binding = bind(task, context)
+        self.bound.append(BoundNode(task, context, binding))
+        if binding.warning:
+            self.warnings.setdefault((self._flow, task.name), binding.warning)
+        if context.has_value and not binding.takes_value:
             raise ConfigurationError(
                 f"flow {self._root!r} was run on a single value, but its first node {task.name!r} has no positional "
-                f"parameter to take it; give a mapping of inputs"
+                f"parameter without a marker or a provider's name to take it; give a mapping of inputs"
             )
+        call = task.call
+        if task.cache is not None and binding.injected:
+            call = sparing(call, binding.injected)
         executor = self._executor_of(task)
         slot = self._slot()
         upstream, makers = self._upstream(binding)
-        site = node_site(self._flow, task, self._providers.scopes(binding.providers), upstream)
+        note = "" if binding.whole_mapping is None else _whole_mapping_note(task.name, binding.whole_mapping)
+        site = node_site(self._flow, task, self._providers.scopes(binding.providers), upstream, note)
+        invoke = binding.invoker(call)
+        arguments = binding.named_arguments() if executor else _no_arguments
         op = CallOp(
             site=site,
             kind=task.kind,
-            invoke=counted_at(site, binding.invoke, task.kind) if task.retries else binding.invoke,
+            invoke=counted_at(site, invoke, task.kind) if task.retries else invoke,
             slot=slot,
             task=task,
-            arguments=lambda slots: ((), binding.arguments(slots)),
+            arguments=lambda slots: ((), arguments(slots)),
             links=self._links(scope),
+            rounds=scope.rounds,
             upstream=makers,
             executor=executor,
             injected=tuple(binding.providers),
             container=self._providers.take("<container>", container_of) if executor and binding.providers else None,
         )
         if task.batched is not None:
-            self._gather(op, binding, sources)
+            self._gather(op, binding)
         self._makers[slot] = [Maker(task.name)]
         self._spans[slot] = lambda: [self._span_slot(op)]
-        scope.names[task.name] = (Candidate(slot),)
+        scope.define(task.name, slot)
         scope.outputs.append((task.name, slot, False))
-        scope.took(slot)
+        self._follow(scope, PreviousOutput.of_step(slot, task.name, (task.name,), is_silent=task.returns_none))
         return op
 
-    def _gather(self, op: CallOp, binding: Binding, sources: Open) -> None:
+    def _gather(self, op: CallOp, binding: Binding) -> None:
         """Say what else can be done with a node whose calls become batches."""
         task = op.task
         if task.acall is not None:
-            invoke = bind(sparing(task.acall, binding.injected), task.parameters, sources).invoke
+            invoke = binding.invoker(sparing(task.acall, binding.injected))
             counted = counted_at(op.site, invoke, Kind.ASYNC) if task.retries else invoke
             op.on_loop = replace(op, kind=Kind.ASYNC, invoke=counted)
         if task.given is not None:
-            given = bind(task.given, task.parameters, sources).invoke
-            op.gather = Gather(given, lambda: task.batched.batcher)
+            op.gather = Gather(binding.invoker(task.given), lambda: task.batched.batcher)
 
     def _executor_of(self, task: Task) -> str | None:
         chosen = task.executor or self._executor
-        if chosen is None or chosen == "thread":  # where the flow runs, branches are on threads already
+        if (
+            self._is_sketch or chosen is None or chosen == "thread"
+        ):  # where the flow runs, branches are on threads already
             return None
         if task.kind in (Kind.STREAM, Kind.ASYNC_STREAM):
             raise ConfigurationError(
@@ -188,48 +279,65 @@ class _Planner:
             check_stays(task.name, chosen)
         return chosen
 
-    def _sources(self, task: Task, scope: Scope) -> Open:
-        def available() -> list[str]:
-            context = () if self._context is None else sorted(provider_names(self._context))
-            return [
-                *(f"output {name!r}" for name, found in scope.names.items() if found),
-                *(f"input {name!r}" for name in self._inputs),
-                *(f"provider {name!r}" for name in context),
-            ]
-
-        return Open(
+    def _binding_context(self, scope: Scope) -> BindingContext:
+        names = scope.names
+        return BindingContext(
             flow=self._flow,
-            node=task.name,
-            outputs=lambda name: scope.names.get(name, ()),
-            given=self._inputs.get,
-            provider=self._providers.asked_by,
+            outputs=lambda name: names.get(name, ()),
+            ambiguous=scope.ambiguous,
+            inputs=self.inputs,
+            has_mapping=self._has_inputs and not self._value,
+            has_value=self._value and scope.is_first,
+            has_context=self._context is not None,
+            providers=self._provider_names,
+            marked=self._providers.marked,
+            named=self._providers.named,
             previous=scope.previous,
-            whole=INPUTS if scope.first and self._has_inputs else None,
-            forced=scope.forced,
-            available=available,
+            rounds=scope.rounds,
+            is_first=scope.is_first,
+            is_alternative=scope.is_alternative,
+            is_default=scope.is_default,
+            flow_parameters=self._flow_parameters,
+            extra=[],
+            describe=lambda slot: self._outputs[slot].step,
+            available=lambda: self._available(names),
+            is_sketch=self._is_sketch,
         )
+
+    def _available(self, names: Mapping[str, Sequence[SlotCandidate]]) -> list[str]:
+        return [
+            *(f"output {name!r}" for name, candidates in names.items() if candidates),
+            *(f"input {name!r}" for name in self.inputs),
+            *(f"provider {name!r}" for name in sorted(self._provider_names)),
+        ]
 
     def _upstream(self, binding: Binding) -> tuple[list[str], tuple[tuple[Source, ...], ...]]:
         """Return the nodes that a node takes outputs of: their names, or what tells them where runs differ."""
-        made = [[each for each in taken if each.slot in self._makers] for taken in binding.takes]
-        sources = tuple(tuple(Source(each.slot, self._makers[each.slot]) for each in taken) for taken in made if taken)
+        sources: list[tuple[Source, ...]] = []
+        is_certain = True
+        for argument in binding.arguments:
+            if argument.candidates:
+                taken = [each for each in argument.candidates if each.slot in self._makers]
+                sources.append(tuple(Source(each.slot, self._makers[each.slot], each.condition) for each in taken))
+                is_certain = is_certain and all(each.is_certain for each in taken)
         makers = [maker for parameter in sources for source in parameter for maker in source.makers]
-        if all(each.certain for taken in made for each in taken) and all(maker.given is None for maker in makers):
+        if is_certain and all(maker.given is None for maker in makers):
             return [maker.name for maker in makers], ()
-        return [], sources
+        return [], tuple(filter(None, sources))
 
     def _span_slot(self, op: CallOp | SubOp) -> int:
         if op.span_slot is None:
             op.span_slot = self._slot()
+            self._owners[op.span_slot] = op.slot
             if isinstance(op, CallOp) and op.on_loop is not None:
                 op.on_loop.span_slot = op.span_slot
         return op.span_slot
 
     def _links(self, scope: Scope) -> tuple[int, ...]:
-        if not any(candidate.slot in self._parallel for candidate in scope.previous):
+        previous = scope.previous
+        if previous is None or previous.slot not in self._parallel:
             return ()
-        found = [slot for candidate in scope.previous for slot in self._spans[candidate.slot]()]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(self._spans[previous.slot]()))
 
     def _merged(self, slots: Sequence[int], slot: int) -> None:
         """Say that ``slot`` is filled by what fills ``slots``."""
@@ -255,31 +363,37 @@ class _Planner:
         self._share(scope, scopes, step, ops)
         self._merged([op.slot for op in ops], slot)
         self._parallel.add(slot)
-        scope.names[PARALLEL_RESULTS] = (Candidate(slot),)
-        scope.took(slot)
+        scope.define(PARALLEL_RESULTS, slot)
+        results = [self._outputs[op.slot] for op in ops]
+        self._follow(scope, PreviousOutput.of_branches(slot, step.name, step.keys, results))
         return FanOutOp(step.keys, ops, slot, step.max_workers, step.collect)
 
     def _share(self, scope: Scope, scopes: Sequence[Scope], step: FanOut, ops: Sequence[Op]) -> None:
-        """Make what branches have named visible after them; a name that several give says nothing any more.
+        """Make the outputs of branches visible after them.
 
-        Of a branch whose failure is collected only the result is certain to be there.
+        A name that several branches have is ambiguous, unless it is the key of one: then it means the result of that
+        branch. If failures are collected, only the results of branches are certain to be there.
         """
         own = [{name for name, _, _ in inner.outputs} for inner in scopes]
         for inner, key, mine, op in zip(scopes, step.keys, own, ops, strict=True):
+            scope.ambiguous |= inner.ambiguous
             for name in mine:
                 if sum(name in other for other in own) > 1:
-                    scope.names.pop(name, None)
-                elif inner.names.get(name) == (Candidate(op.slot),) or not step.collect:
+                    scope.ambiguous.add(name)
+                elif inner.names.get(name) == (SlotCandidate(op.slot),) or not step.collect:
                     scope.names[name] = inner.names.get(name, ())
                 else:
                     scope.may_have(name, inner)
             for name, slot, spread in inner.outputs:
                 clash = sum(name in other for other in own) > 1
                 scope.outputs.append((f"{key}.{name}" if clash and name != key else name, slot, spread))
+        for key, op in zip(step.keys, ops, strict=True):
+            scope.define(key, op.slot)
 
     def _map(self, step: Map, scope: Scope) -> MapOp:
-        (source,) = scope.previous
+        source = _previous_of(scope)
         inner = scope.inner()
+        inner.previous = source.element()
         body = self._within(step.executor, lambda: self._step(step.body, inner))
         slot = self._slot()
         op = MapOp(
@@ -295,46 +409,71 @@ class _Planner:
             aliases=self._same.get(source.slot, ()),
             gathers=any(task.batched is not None for task in tasks(step.body)),
         )
-        self._makers[slot] = [Maker(maker.name) for maker in self._makers.get(body.slot, [])]
+        self._makers[slot], op.ran = self._kept_makers(body.slot)
         self._spans[slot] = lambda: self._gathered(op)
         self._parallel.add(slot)
-        scope.names[step.name] = scope.names[PARALLEL_RESULTS] = (Candidate(slot),)
+        scope.define(step.name, slot)
+        scope.define(PARALLEL_RESULTS, slot)
         scope.outputs.append((step.name, slot, True))
-        scope.took(slot)
+        self._follow(scope, PreviousOutput.of_step(slot, step.name, (step.name, PARALLEL_RESULTS)))
         return op
+
+    def _kept_makers(self, slot: int) -> tuple[list[Maker], tuple[tuple[int, int], ...]]:
+        """Return the nodes that may have filled a slot, for use when the slots that show which ran are gone.
+
+        Returns:
+            The nodes, and pairs of a slot that shows whether a node ran and the slot that keeps this.
+        """
+        kept: dict[int, int] = {}
+        makers = []
+        for maker in self._makers.get(slot, []):
+            if maker.given is not None and maker.given not in kept:
+                kept[maker.given] = self._slot()
+            makers.append(Maker(maker.name, None if maker.given is None else kept[maker.given]))
+        return makers, tuple(kept.items())
 
     def _gathered(self, op: MapOp) -> list[int]:
         if not op.span_slots:
-            op.span_slots.extend((inner, self._slot()) for inner in self._spans[op.op.slot]())
+            for inner in self._spans[op.op.slot]():
+                op.span_slots.append((inner, self._slot()))
+                self._owners[self._size - 1] = op.slot
         return [outer for _, outer in op.span_slots]
 
     def _chunked(self, step: Chunked, scope: Scope) -> ChunkedOp:
-        (source,) = scope.previous
-        body = None if step.body is None else self._step(step.body, scope.inner())
-        makers = [maker.name for maker in self._makers.get(source.slot, []) if maker.given is None]
+        source = _previous_of(scope)
+        inner = scope.inner()
+        inner.previous = source.element()
+        body = None if step.body is None else self._step(step.body, inner)
+        makers = self._makers.get(source.slot, [])
+        is_certain = all(maker.given is None for maker in makers)
         slot = self._slot()
         self._makers[slot] = [Maker(step.stage)]
         self._spans[slot] = list
         if body is not None:
-            scope.names[step.name] = (Candidate(slot),)
+            scope.define(step.name, slot)
             scope.outputs.append((step.name, slot, False))
-        scope.took(slot)
-        site = stage_site(self._flow, step.stage, makers)
-        return ChunkedOp(site, step.name, step.size, body, source.slot, slot, self._same.get(source.slot, ()))
+        names = () if body is None else (step.name,)
+        self._follow(scope, PreviousOutput.of_step(slot, step.name, names))
+        site = stage_site(self._flow, step.stage, [maker.name for maker in makers] if is_certain else ())
+        upstream = () if is_certain else ((Source(source.slot, makers),),)
+        aliases = self._same.get(source.slot, ())
+        return ChunkedOp(site, step.name, step.size, body, source.slot, slot, aliases, upstream)
 
     # --- choices, rounds, flows in flows -------------------------------------------------------------------
 
     def _branch(self, step: Branch, scope: Scope) -> BranchOp:
-        (source,) = scope.previous
+        source = _previous_of(scope)
         planned: dict[int, tuple[Op, Scope]] = {}
         for choice in step.alternatives:  # a step that stands for several values is planned once
             if id(choice) not in planned:
                 inner = scope.inner()
+                inner.is_alternative, inner.is_default = True, choice is step.default
                 planned[id(choice)] = (self._step(choice, inner), inner)
         slot = self._slot()
         for _, inner in planned.values():
-            for name, _, _ in inner.outputs:
+            for name in (*(name for name, _, _ in inner.outputs), PARALLEL_RESULTS):
                 scope.may_have(name, inner)
+            scope.ambiguous |= inner.ambiguous
             scope.outputs.extend(inner.outputs)
         chosen = [op.slot for op, _ in planned.values()]
         self._merged(chosen, slot)
@@ -345,7 +484,7 @@ class _Planner:
         ]
         self._same[slot] = tuple(same for part in chosen for same in (part, *self._same.get(part, ())))
         before = ", ".join(dict.fromkeys(maker.name for maker in self._makers.get(source.slot, [])))
-        scope.took(slot)
+        self._follow(scope, PreviousOutput.of_alternatives(slot, step.name, [self._outputs[part] for part in chosen]))
         return BranchOp(
             name=before,
             source=source.slot,
@@ -357,12 +496,17 @@ class _Planner:
     def _repeat(self, step: Repeat, scope: Scope) -> RepeatOp:
         round_before = self._slot()
         makers = self._makers[round_before] = []
-        scope.forced = (Candidate(round_before, certain=False), *scope.forced)
+        if not returns_none(step.body):
+            scope.rounds = (round_before, *scope.rounds)
         op = self._step(step.body, scope)
-        makers.extend(Maker(maker.name) for maker in self._makers.get(op.slot, []))
         kept = {found.slot for found in self._providers.found}
+        # Slots of spans belong to the steps that they show, and those may come before the rounds.
+        kept |= {slot for slot, owner in self._owners.items() if owner < round_before}
         clears = tuple(slot for slot in range(round_before + 1, self._size) if slot not in kept)
-        return RepeatOp(op, step.times, step.until, round_before, op.slot, clears)
+        kept_makers, ran = self._kept_makers(op.slot)
+        makers.extend(kept_makers)
+        silent = self._outputs[op.slot].silent
+        return RepeatOp(op, step.times, step.until, round_before, op.slot, clears, silent, ran)
 
     def _sub(self, name: str, body: Step, step: Sub, scope: Scope) -> SubOp:
         before, self._flow = self._flow, name
@@ -375,8 +519,22 @@ class _Planner:
         sub = SubOp(run_site(name, body), op, slot)
         self._makers[slot] = [Maker(name)]
         self._spans[slot] = lambda: [self._span_slot(sub)]
-        scope.names[name] = (Candidate(slot),)
+        scope.define(name, slot)
         scope.outputs.append((name, slot, False))
         scope.outputs.extend((f"{name}.{inner_name}", held, spread) for inner_name, held, spread in inner.outputs)
-        scope.took(slot)
+        self._follow(scope, self._outputs[op.slot].of_flow(slot, name))
         return sub
+
+
+def _previous_of(scope: Scope) -> PreviousOutput:
+    assert scope.previous is not None  # composing begins with a node
+    return scope.previous
+
+
+def _no_arguments(slots: Slots) -> dict[str, Any]:
+    """Return no arguments: only executions on workers are given them by name."""
+    return {}
+
+
+def _whole_mapping_note(node: str, parameter: str) -> str:
+    return f"aetherflow: parameter {parameter!r} of node {node!r} received the whole mapping of run inputs"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 import time
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from weakref import ref
 
 from aetherflow.engine import run as engine
@@ -19,19 +23,22 @@ from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.run import RunInfo
 from aetherflow.engine.streaming import Stream, stream_over
-from aetherflow.errors import ConfigurationError, NotAStreamError
+from aetherflow.errors import ConfigurationError, NotAStreamError, UnusedOutputWarning
+from aetherflow.flow.extra_inputs import ExtraInputs, check_extra_inputs
 from aetherflow.flow.injecting import nature_of
 from aetherflow.flow.many import Batches
 from aetherflow.flow.planning import plan
 from aetherflow.flow.policies import counted_at
 from aetherflow.flow.sites import observer_for
-from aetherflow.resources.context import AnyContext, context_class, init_resources_for
+from aetherflow.resources.context import AnyContext, ContextClass, context_class, init_resources_for
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import new_run_id
 
 __all__ = ["FlowRun", "Runner"]
 
 T = TypeVar("T")
+
+_PACKAGE: Final = f"{Path(__file__).parent.parent}{os.sep}"
 
 MAX_PLANS: Final = 256
 """Plans a flow keeps; input mappings with ever other names must not grow memory."""
@@ -63,6 +70,15 @@ class _Value:
     """Marks plans for a single value in place of a mapping of inputs."""
 
 
+class _ContextKey(NamedTuple):
+    """The key of a plan for runs with a context; `owner` tells it from the keys of plans without, tuples of names."""
+
+    names: Any
+    context: ContextClass
+    natures: Any = None
+    owner: type = _Value
+
+
 class _Last:
     """The plan of the last run with a context: nearly always the next one is like it.
 
@@ -86,15 +102,43 @@ class _Last:
 
 
 class Runner:
-    """Runs one flow; keeps its plans."""
+    """Runs one flow; keeps its plans.
 
-    def __init__(self, name: str, step: Step) -> None:
+    Args:
+        name: The flow's name.
+        step: Its graph.
+        extra_inputs: The treatment of run inputs that no parameter takes.
+
+    Raises:
+        ConfigurationError: `extra_inputs` has another value.
+    """
+
+    def __init__(self, name: str, step: Step, extra_inputs: ExtraInputs = "raise") -> None:
+        check_extra_inputs(extra_inputs)
+        self.extra_inputs: ExtraInputs = extra_inputs
         self._name = name
         self._step = step
         self._plans: dict[object, Plan] = {}
         self._last: _Last | None = None
+        self._warned: dict[tuple[str, str], object] = {}
         self._direct: CallOp | None = None
         self._observer = observer_for(step)
+        self._other: Runner | None = None
+
+    def treating(self, extra_inputs: ExtraInputs) -> Runner:
+        """Return a runner of the same flow that treats run inputs that no parameter takes in a certain way.
+
+        Raises:
+            ConfigurationError: `extra_inputs` has another value.
+        """
+        check_extra_inputs(extra_inputs)
+        if extra_inputs == self.extra_inputs:
+            return self
+        if self._other is None:
+            other = Runner(self._name, self._step, extra_inputs)
+            other._warned = self._warned
+            self._other = other
+        return self._other
 
     # --- plans ---------------------------------------------------------------------------------------------
 
@@ -115,7 +159,7 @@ class Runner:
         if (last := self._last) is not None and last.holds_for(context, names):
             found = last.plan
         else:
-            key = (names, context_class(context))
+            key = _ContextKey(names, context_class(context))
             found = self._plans.get(key) or self._planned(key, names, context)
             self._last = _Last(context, names, found)
         slots = [inputs, None, *values, *found.blank]
@@ -128,18 +172,38 @@ class Runner:
         return found, slots
 
     def _planned(self, key: object, names: Any, context: AnyContext | None) -> Plan:
-        made = plan(self._name, self._step, None if names is _Value else names, context, value=names is _Value)
+        made, warned = plan(
+            self._name,
+            self._step,
+            None if names is _Value else names,
+            context,
+            value=names is _Value,
+            extra_inputs=self.extra_inputs,
+        )
+        for place, text in warned.items():
+            self._warn_once(place, text)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         self._plans[key] = made
         return made
+
+    def _warn_once(self, place: tuple[str, str], text: str) -> None:
+        """Warn once per flow and node; if warnings are errors, each run fails before anything has run."""
+        token = object()
+        if self._warned.setdefault(place, token) is not token:
+            return
+        try:
+            warnings.warn(text, UnusedOutputWarning, stacklevel=_level_of_caller())
+        except UnusedOutputWarning:
+            del self._warned[place]
+            raise
 
     def _overridden(self, found: Plan, names: Any, context: Any, given: Slots) -> tuple[Plan, Slots]:
         """Fill the providers in where one is overridden, or was: that needs a plan that tells its scope."""
         providers = [get(context) for get, _ in found.providers]
         natures = tuple(map(nature_of, providers))
         if natures != found.natures:
-            key = (names, context_class(context), natures)
+            key = _ContextKey(names, context_class(context), natures)
             found = self._plans.get(key) or self._planned(key, names, context)
             providers = [get(context) for get, _ in found.providers]
         slots = [*given, *found.blank]
@@ -270,7 +334,7 @@ def _inputs_of_call(flow: str, first: Task, args: tuple[Any, ...], kwargs: dict[
 
 def _direct_call(name: str, step: Call) -> CallOp:
     """Return the operation that calls a node with the arguments in slots 2 and 3."""
-    op = plan(name, Call(replace(step.task, parameters=())), None, None).op
+    op = plan(name, Call(replace(step.task, parameters=(), has_var_keyword=False)), None, None).plan.op
     assert isinstance(op, CallOp)  # a node plans to a call
     call = step.task.call
     op.invoke = lambda slots: call(*slots[2], **slots[3])
@@ -279,6 +343,14 @@ def _direct_call(name: str, step: Call) -> CallOp:
     op.arguments = lambda slots: (slots[2], slots[3])
     op.span_slot = None
     return op
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel`` of a warning that is to point at the first frame outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _check_buffer(method: str, buffer: object) -> None:

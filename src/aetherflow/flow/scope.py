@@ -1,44 +1,57 @@
-"""What one step of a flow can see of those before it."""
+"""The outputs that a step of a flow can use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from aetherflow.flow.binding import Candidate
+from aetherflow.flow.arguments import SlotCandidate
+from aetherflow.flow.sources import PreviousOutput
 
 __all__ = ["Scope"]
 
 
 @dataclass(slots=True)
 class Scope:
-    """What a step can see, while a flow is planned from its first step to its last.
+    """The outputs that a step can use, while a flow is planned from its first step to its last.
 
     Args:
         names: Earlier outputs by name, the latest first.
-        previous: The output before.
-        forced: What the first positional parameter of the next node takes before anything by name.
-        first: Whether nothing came before.
-        outputs: What a run tells of its outputs: the name, the slot, and whether that holds the results of a map.
+        ambiguous: Names that several branches of a fan-out have for outputs.
+        previous: The output of the step before; None at the beginning.
+        rounds: Slots of the outputs of the round before, for each ``repeat`` that begins with the next node.
+        is_first: Whether no step came before.
+        is_alternative: Whether an alternative of a ``branch_on`` starts with the next node.
+        is_default: Whether that alternative is given as ``default=``.
+        outputs: The outputs of a `FlowRun`: the name, the slot, and whether the slot holds the results of a map.
     """
 
-    names: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
-    previous: tuple[Candidate, ...] = ()
-    forced: tuple[Candidate, ...] = ()
-    first: bool = True
+    names: dict[str, tuple[SlotCandidate, ...]] = field(default_factory=dict)
+    ambiguous: set[str] = field(default_factory=set)
+    previous: PreviousOutput | None = None
+    rounds: tuple[int, ...] = ()
+    is_first: bool = True
+    is_alternative: bool = False
+    is_default: bool = False
     outputs: list[tuple[str, int, bool]] = field(default_factory=list)
 
     def inner(self) -> Scope:
-        """Return a scope that sees the same and keeps what is added to itself."""
-        return replace(self, names=dict(self.names), outputs=[])
+        """Return a scope that begins with the same outputs and keeps those that are added to itself."""
+        return replace(self, names=dict(self.names), ambiguous=set(self.ambiguous), outputs=[])
+
+    def define(self, name: str, slot: int) -> None:
+        """Make a name mean the output in a slot."""
+        self.names[name] = (SlotCandidate(slot),)
+        self.ambiguous.discard(name)
 
     def may_have(self, name: str, inner: Scope) -> None:
-        """Take over what a step that may not run, or not to its end, has under a name."""
-        found = tuple(Candidate(candidate.slot, certain=False) for candidate in inner.names.get(name, ()))
+        """Add the outputs of a name from a step that may not run, or not to its end."""
         known = self.names.get(name, ())
-        self.names[name] = (*found, *(other for other in known if other not in found))
+        slots = {candidate.slot for candidate in known}
+        added = (SlotCandidate(each.slot, False) for each in inner.names.get(name, ()) if each.slot not in slots)
+        self.names[name] = (*added, *known)
 
-    def took(self, slot: int) -> None:
-        """Note that the step just planned left its output in ``slot``."""
-        self.previous = (Candidate(slot),)
-        self.forced = ()
-        self.first = False
+    def follow(self, output: PreviousOutput) -> None:
+        """Make an output that of the step before."""
+        self.previous = output
+        self.rounds = ()
+        self.is_first = self.is_alternative = self.is_default = False

@@ -63,7 +63,11 @@ def stage_site(flow: str, name: str, upstream: Iterable[str]) -> Site:
 
 
 def node_site(
-    flow: str, task: Task, injected: Sequence[tuple[str, ProviderScope]], upstream: Iterable[str] = ()
+    flow: str,
+    task: Task,
+    injected: Sequence[tuple[str, ProviderScope]],
+    upstream: Iterable[str] = (),
+    error_note: str = "",
 ) -> Site:
     """Return where the executions of a node are observed.
 
@@ -72,6 +76,7 @@ def node_site(
         task: The node.
         injected: The parameters that are injected, each with its provider's scope.
         upstream: The nodes whose output it takes, where that is so in every run.
+        error_note: A note for exceptions that the node raises; empty for none.
     """
     attributes: dict[str, Any] = {
         names.FLOW_NAME: flow,
@@ -94,4 +99,5 @@ def node_site(
         attributes,
         label=f"node {task.name!r} of flow {flow!r}",
         profile=task.profile,
+        error_note=error_note,
     )

@@ -108,11 +108,13 @@ class Site:
         kind: What its spans are to their parent and children.
         is_kept: Whether this process keeps the durations; False where another one does.
         profile: Which executions are profiled; None for what is in force for all nodes.
+        error_note: A note for exceptions that executions raise; empty for none.
     """
 
     __slots__ = (
         "_failures",
         "attributes",
+        "error_note",
         "is_kept",
         "is_node",
         "kind",
@@ -137,6 +139,7 @@ class Site:
         kind: SpanKind = SpanKind.INTERNAL,
         is_kept: bool = True,
         profile: ProfilePolicy | None = None,
+        error_note: str = "",
     ) -> None:
         self.span_name = span_name
         self.metric = metric
@@ -147,6 +150,7 @@ class Site:
         self.kind = kind
         self.is_kept = is_kept
         self.profile = profile
+        self.error_note = error_note
         self.template: Any = None  # what the observer in use keeps here of its spans
         self.series = self.series_of(metric)
         self._failures: dict[str, Series] = {}
@@ -226,6 +230,8 @@ class Observation:
     def blame(self, error: BaseException, trace_id: str = "") -> bool:
         """Mark an error with the node that raised it; tell whether this is that node."""
         site = self._site
+        if site.error_note and isinstance(error, Exception):
+            _add_note_once(error, site.error_note)
         if not site.label or not isinstance(error, Exception):
             return False
         marks = getattr(error, "__dict__", None)
@@ -236,6 +242,15 @@ class Observation:
         if first:
             error.add_note(f"aetherflow: raised by {site.label}" + (f", trace {trace_id}" if trace_id else ""))
         return True
+
+
+def _add_note_once(error: Exception, note: str) -> None:
+    """Add a note to an exception, if the exception allows it and does not have the note already."""
+    try:
+        if note not in (getattr(error, "__notes__", None) or ()):
+            error.add_note(note)
+    except Exception:  # noqa: BLE001  # the exception is the user's: it may refuse any change
+        pass
 
 
 _MARK: Final = "__aetherflow_trace__"

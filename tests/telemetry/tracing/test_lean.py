@@ -183,7 +183,7 @@ def test_what_was_current_is_current_again_after_a_run(app: App) -> None:
     chain.run(1)
     assert get_current() is before
     with pytest.raises(ValueError, match="bad"):
-        (one >> fails >> two).run(1)
+        (one >> fails >> one).run(1)
     assert get_current() is before
     assert [(span.name, len(span.events), span.status.is_ok) for span in app.spans[3:]] == [
         ("one", 0, True),

@@ -146,6 +146,7 @@ class Submission:
             sender=process_id(),
             executor=str(op.executor),
             profile=due_policy(self._observer, op.site),
+            error_note=op.site.error_note,
         )
         self._future = backend(envelope.executor).submit(pickle.dumps(envelope, pickle.HIGHEST_PROTOCOL))
         return self._future

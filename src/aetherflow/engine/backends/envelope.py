@@ -67,6 +67,7 @@ class Envelope:
         sender: The process that sent it.
         executor: The kind of worker.
         profile: How the execution is profiled; None where it is not.
+        error_note: A note for an exception that the node raises; empty for none.
     """
 
     node: str
@@ -82,6 +83,7 @@ class Envelope:
     sender: str
     executor: str
     profile: ProfilePolicy | None = None
+    error_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanKind
 from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id
 from aetherflow.engine.backends.errors import NotImportableError, dump_error
 from aetherflow.engine.loops import run_coroutine
+from aetherflow.engine.signatures import read_signature
 from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
 from aetherflow.resources.markers import marker_target, resolve_marker
 from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
@@ -80,6 +81,7 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
         label=envelope.label,
         kind=SpanKind.CONSUMER,
         is_kept=False,
+        error_note=envelope.error_note,
     )
     value = failure = None
     seen = current_observer().begin(site, links=envelope.links)
@@ -109,7 +111,7 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
 def _called(envelope: Envelope, profile: AbstractContextManager[None]) -> Any:
     call, function = _imported(envelope)
     args, kwargs = pickle.loads(envelope.arguments)
-    parameters = _parameters(function)
+    parameters = read_signature(function).parameters
     if envelope.injected:
         kwargs.update(
             _injected(envelope, [p for p in parameters if p.name in envelope.injected and p.name not in kwargs])
@@ -144,14 +146,6 @@ def _resolved(reference: Reference, node: str, what: str) -> Any:
         return reference.resolve()
     except (ImportError, AttributeError) as error:
         raise NotImportableError(node, f"{what} {reference}", str(error)) from error
-
-
-def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
-    try:
-        signature = inspect.signature(function, eval_str=True)
-    except NameError:  # annotations that cannot be evaluated here say nothing to us
-        signature = inspect.signature(function)
-    return tuple(signature.parameters.values())
 
 
 def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:

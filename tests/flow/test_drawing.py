@@ -7,19 +7,25 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from enum import Enum
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
+from dependency_injector import providers
+from dependency_injector.wiring import Provide
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aetherflow import BaseFlowContext, ConfigurationError
 from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Map, Repeat, Step, Sub
+from aetherflow.flow.dataflow import data_flow
 from aetherflow.flow.decorating import node
 from aetherflow.flow.node import Node
-from aetherflow.flow.sketch import edges, sketch
+from aetherflow.flow.sketch import Sketch, sketch
+from aetherflow.telemetry.metrics.accumulators import registry
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -65,6 +71,10 @@ NAMES = [
     "x" * 500,
 ]
 any_name = pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:20])
+
+
+def sketched(flow: Node[..., Any]) -> Sketch:
+    return sketch(flow.name, flow._step, data_flow(flow.name, flow._step, None))
 
 
 # --- random flows -------------------------------------------------------------------------------------------------
@@ -243,7 +253,7 @@ flowchart LR
         n9["h"]
     end
     n1 --> n2
-    n4 -.->|"3 times"| n4
+    n4 -->|"3 times"| n4
     n7 -->|"each"| n8
     n2 --> n3
     n2 --> n4
@@ -303,7 +313,7 @@ digraph "etl" {
     n3 [label="c"]
     n4 [label="d"]
     n1 -> n2
-    n4 -> n4 [label="3 times"] [style=dashed, constraint=false]
+    n4 -> n4 [label="3 times", constraint=false]
     n2 -> n3 [label="2 workers"]
     n3 -> n4
 }"""
@@ -334,14 +344,14 @@ def test_graphviz_reads_what_we_write():
 
 @given(samples())
 def test_charts_have_the_same_edges(sample):
-    """Mermaid and Graphviz get each edge of the flow, loops set apart, between nodes that they have."""
-    found = edges(sketch(sample.flow.name, sample.flow._step))
-    expected = [(edge.source.id, edge.is_loop, edge.label, edge.target.id) for edge in found]
+    """Mermaid and Graphviz get each edge of the flow, dashed if no data flows along it, between known nodes."""
+    found = sketched(sample.flow).edges()
+    expected = [(edge.source.id, edge.is_data, edge.label, edge.target.id) for edge in found]
     mermaid, dot = sample.flow.to_mermaid(), sample.flow.to_dot()
     in_mermaid = re.findall(r'^    (n\d+) (-\.->|-->)(?:\|"(.*)"\|)? (n\d+)$', mermaid, re.MULTILINE)
-    assert [(x, arrow == "-.->", of_mermaid(label), y) for x, arrow, label, y in in_mermaid] == expected
-    in_dot = re.findall(r'^    (n\d+) -> (n\d+)(?: \[label="(.*?)"\])?( \[style=dashed.*)?$', dot, re.MULTILINE)
-    assert [(x, bool(loop), of_dot(label), y) for x, y, label, loop in in_dot] == expected
+    assert [(x, arrow == "-->", of_mermaid(label), y) for x, arrow, label, y in in_mermaid] == expected
+    in_dot = re.findall(r'^    (n\d+) -> (n\d+)(?: \[(?:label="(.*?)")?(.*)\])?$', dot, re.MULTILINE)
+    assert [(x, "style=dashed" not in more, of_dot(label), y) for x, y, label, more in in_dot] == expected
     boxes = set(re.findall(r"^ *(n\d+)[\[(]", mermaid, re.MULTILINE))
     assert boxes == set(re.findall(r"^ *(n\d+) \[", dot, re.MULTILINE))
     assert {x for x, *_ in expected} | {y for *_, y in expected} <= boxes
@@ -351,7 +361,7 @@ def test_charts_have_the_same_edges(sample):
 def test_every_node_is_reached(sample):
     """Following the edges from the first node leads to every other one."""
     following: dict[str, set[str]] = {}
-    for edge in edges(sketch(sample.flow.name, sample.flow._step)):
+    for edge in sketched(sample.flow).edges():
         following.setdefault(edge.source.id, set()).add(edge.target.id)
     reached, todo = {"n1"}, ["n1"]
     while todo:
@@ -359,6 +369,108 @@ def test_every_node_is_reached(sample):
             reached.add(target)
             todo.append(target)
     assert reached == set(re.findall(r"^ *(n\d+)[\[(]", sample.flow.to_mermaid(), re.MULTILINE))
+
+
+# --- edges that data flows along ----------------------------------------------------------------------------------
+
+
+class Providers(BaseFlowContext):
+    service = providers.Object("service")
+
+
+def made(name: str, function: Callable[..., Any]) -> Node[..., Any]:
+    return node(name=name)(function)
+
+
+def nothing() -> None: ...
+
+
+first, second = made("first", lambda text: text), made("second", lambda value: value)
+DASHED: list[tuple[str, Callable[[], Node[..., Any]], set[str]]] = [
+    ("all data flows", lambda: first >> second >> made("third", lambda x: x), set()),
+    ("an older output", lambda: first >> second >> made("third", lambda first: first), {"n2 n3"}),
+    ("both outputs", lambda: first >> second >> made("third", lambda x, first: first), set()),
+    ("keyword-only", lambda: first >> made("third", lambda *, text: text), {"n1 n2"}),
+    ("no parameter", lambda: first >> made("third", lambda: 1), {"n1 n2"}),
+    ("annotated None", lambda: made("quiet", nothing) >> second, {"n1 n2"}),
+    (
+        "an alternative annotated None",
+        lambda: first.branch_on({1: second, 2: made("quiet", nothing)}) >> made("third", lambda x: x),
+        {"n1 n3", "n3 n4"},
+    ),
+    ("a fan-in by name", lambda: first >> [second, b] >> made("third", lambda b: b), {"n2 n4"}),
+    (
+        "a fan-in by the key of a longer branch",
+        lambda: first >> [second >> c, b] >> made("third", lambda second: second),
+        {"n4 n5"},
+    ),
+    ("all results", lambda: first >> [second, b] >> made("third", lambda parallel_results: 1), set()),
+    (
+        "an alternative that takes the input",
+        lambda: first.branch_on({1: made("handle", lambda text: text), 2: second}),
+        {"n1 n2"},
+    ),
+    ("a map", lambda: first.map(made("each", lambda element: element)), set()),
+    ("lists of elements", lambda: first.chunked(2) >> second, set()),
+    ("a map that uses no element", lambda: first.map(made("each", lambda *, text: text)), {"n1 n2"}),
+    ("a named flow", lambda: (first >> second).named("inner") >> made("third", lambda inner: inner), set()),
+    ("rounds", lambda: first >> second.repeat(2), set()),
+    ("rounds that take nothing", lambda: first >> made("third", lambda *, text: text).repeat(2), {"n1 n2", "n2 n2"}),
+    ("rounds of a node annotated None", lambda: made("quiet", nothing).repeat(2), {"n1 n1"}),
+    (
+        "through a joint",
+        lambda: first >> [second, b] >> [made("third", lambda b: b), made("fourth", lambda second: second)],
+        set(),
+    ),
+    (
+        "through a joint, one unused",
+        lambda: first >> [second, b] >> [made("third", lambda b: b), made("fourth", lambda *, text: text)],
+        {"n2 n6", "n6 n5"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("flow", "dashed"), [case[1:] for case in DASHED], ids=[case[0] for case in DASHED])
+def test_an_edge_is_solid_if_data_flows_along_it(flow, dashed):
+    """In Mermaid, in Graphviz's language and in the picture; otherwise it is dashed."""
+    drawn = flow()
+    found = re.findall(r'^    (n\d+) -\.->(?:\|".*"\|)? (n\d+)$', drawn.to_mermaid(), re.MULTILINE)
+    assert {" ".join(edge) for edge in found} == dashed
+    found = re.findall(r"^    (n\d+) -> (n\d+) \[.*style=dashed.*\]$", drawn.to_dot(), re.MULTILINE)
+    assert {" ".join(edge) for edge in found} == dashed
+    paths = [each.get("class") for each in picture(drawn).iter(f"{SVG}path") if "edge" in (each.get("class") or "")]
+    assert sum("order" in kind for kind in paths) == len(dashed)
+
+
+def test_diagrams_know_providers_from_a_context_only():
+    """With a context, a parameter with a provider's name does not take the output; without one, it does."""
+    flow = first >> made("third", lambda service: service)
+    assert "n1 --> n2" in flow.to_mermaid()
+    assert "n1 -.-> n2" in flow.to_mermaid(context=Providers)
+    assert "n1 -.-> n2" in flow.to_mermaid(Providers())
+    assert "n1 -> n2 [style=dashed]" in flow.to_dot(context=Providers())
+    for draw in (flow.to_mermaid, flow.to_dot):
+        with pytest.raises(ConfigurationError, match="context='x' is a str"):
+            draw(context="x")
+
+
+def test_drawing_creates_no_metric_series():
+    """A flow that is drawn and never run is not in the metrics, and its names cannot spoil them."""
+    flow = (named("drawn \ud800") >> named("drawn too").chunked(2)).named("drawn flow") >> c
+    before = set(registry._series)
+    flow.to_mermaid()
+    assert set(registry._series) == before
+
+
+def test_a_flow_that_cannot_run_can_be_drawn():
+    """Missing inputs, markers without a context and generators on workers do not matter to a diagram."""
+
+    @node(executor="process")
+    def items(value: Any, service: Any = Provide["nowhere"]) -> Any:
+        yield value
+
+    assert "n1 --> n2" in (first >> items).to_mermaid()
+    assert "n1 --> n2" in (first >> items).to_mermaid(context=Providers())
 
 
 def test_a_step_for_several_values_is_drawn_once():
@@ -478,11 +590,11 @@ def test_nothing_in_a_picture_lies_on_anything_else(sample):
 def test_a_picture_has_every_node_and_edge(sample):
     """As many boxes and edges as the flow has, and each name."""
     root = picture(sample.flow)
-    graph = sketch(sample.flow.name, sample.flow._step)
+    graph = sketched(sample.flow)
     texts = [element.text for element in root.iter(f"{SVG}text")]
     chart = sample.flow.to_mermaid()
     assert len(rectangles(root, "box")) == len(re.findall(r"^ *n\d+[\[(]", chart, re.MULTILINE))
-    assert len(paths(root)) == len(list(edges(graph)))
+    assert len(paths(root)) == len(list(graph.edges()))
     assert set(re.findall(r'n\d+\["(.*)"\]', chart)) <= set(texts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aetherflow.analysis.spans import Span
@@ -74,8 +74,21 @@ def flow_graphs(traces: Iterable[Sequence[Span]]) -> dict[str, FlowGraph]:
         for run, members in siblings.items():
             members.sort(key=lambda span: (span.start, span.end))
             for flow, part in _by_flow(members, flow_of.get(run)):
-                _add_members(graphs[flow], part)
+                _add_members(graphs[flow], part, siblings)
     return dict(graphs)
+
+
+def _sources_of(span: Span, members_of: Mapping[str, Sequence[Span]]) -> tuple[str, ...]:
+    """Return the names of the nodes whose outputs a node took; for a flow inside another, of nodes outside of it."""
+    if not _is_run(span):
+        upstream = span.attributes.get(names.NODE_UPSTREAM)
+        return tuple(dict.fromkeys(map(str, upstream))) if isinstance(upstream, tuple) else ()
+    sources: dict[str, None] = {}
+    members = members_of.get(span.span_id, ())
+    for member in members:
+        inside = {_name(other) for other in members if other.end <= member.start}
+        sources.update((name, None) for name in _sources_of(member, members_of) if name not in inside)
+    return tuple(sources)
 
 
 def _by_flow(members: Sequence[Span], flow: str | None) -> Iterator[tuple[str, Sequence[Span]]]:
@@ -95,8 +108,14 @@ def _add_run(graph: FlowGraph, span: Span) -> None:
     graph.seconds += span.duration
 
 
-def _add_members(graph: FlowGraph, members: Sequence[Span]) -> None:
-    """Add the nodes of one run, by start."""
+def _add_members(graph: FlowGraph, members: Sequence[Span], members_of: Mapping[str, Sequence[Span]]) -> None:
+    """Add the nodes of one run, by start.
+
+    Args:
+        graph: The flow.
+        members: The nodes of the run, and the flows in it.
+        members_of: The nodes of each run of the trace, by the identifier of the run's span.
+    """
     ended = sorted(members, key=lambda span: span.end)
     at = 0
     before: Span | None = None
@@ -107,9 +126,8 @@ def _add_members(graph: FlowGraph, members: Sequence[Span]) -> None:
         name = _name(span)
         node = graph.nodes.setdefault(name, GraphNode(is_flow=_is_run(span)))
         node.add(span)
-        upstream = span.attributes.get(names.NODE_UPSTREAM)
-        if isinstance(upstream, tuple) and upstream:
-            for source in dict.fromkeys(map(str, upstream)):
+        if sources := _sources_of(span, members_of):
+            for source in sources:
                 graph.nodes.setdefault(source, GraphNode())
                 graph.edges[source, name] += 1
         elif before is not None and _name(before) != name:

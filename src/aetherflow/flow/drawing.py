@@ -8,8 +8,10 @@ from keyword import iskeyword
 from typing import Final
 
 from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Map, Repeat, Step, Sub
-from aetherflow.flow.sketch import Box, Edge, Item, edges, key_text, sketch, until_text
+from aetherflow.flow.dataflow import data_flow
+from aetherflow.flow.sketch import Box, Edge, Item, Sketch, key_text, sketch, until_text
 from aetherflow.flow.svg import to_svg
+from aetherflow.resources.context import AnyContext
 
 __all__ = ["to_dot", "to_mermaid", "to_mimebundle", "to_text"]
 
@@ -87,15 +89,20 @@ def _options(step: FanOut | Map, **options: object) -> str:
 # --- as pictures -------------------------------------------------------------------------------------------------
 
 
-def to_mermaid(name: str, step: Step) -> str:
+def _sketch_of(name: str, step: Step, context: AnyContext | None) -> Sketch:
+    return sketch(name, step, data_flow(name, step, context))
+
+
+def to_mermaid(name: str, step: Step, context: AnyContext | None = None) -> str:
     """Return a flow as a Mermaid flowchart.
 
     Args:
         name: The flow's name.
         step: Its graph.
+        context: A context, or a context class, whose providers fill parameters; None for no providers.
     """
-    picture = sketch(name, step)
-    return "\n".join(["flowchart LR", *_mermaid_item(picture, 1), *map(_mermaid_edge, edges(picture))])
+    picture = _sketch_of(name, step, context)
+    return "\n".join(["flowchart LR", *_mermaid_item(picture.group, 1), *map(_mermaid_edge, picture.edges())])
 
 
 def _mermaid_item(item: Item, depth: int) -> Iterator[str]:
@@ -113,7 +120,7 @@ def _mermaid_item(item: Item, depth: int) -> Iterator[str]:
 
 
 def _mermaid_edge(edge: Edge) -> str:
-    arrow = "-.->" if edge.is_loop else "-->"
+    arrow = "-->" if edge.is_data else "-.->"
     label = f'|"{_mermaid_text(edge.label)}"|' if edge.label else ""
     return f"    {edge.source.id} {arrow}{label} {edge.target.id}"
 
@@ -126,22 +133,23 @@ def _mermaid_text(text: str) -> str:
     return _SIGN.sub(lambda found: f"#{ord(found[0])};", text)
 
 
-def to_dot(name: str, step: Step) -> str:
+def to_dot(name: str, step: Step, context: AnyContext | None = None) -> str:
     """Return a flow in Graphviz's language.
 
     Args:
         name: The flow's name.
         step: Its graph.
+        context: A context, or a context class, whose providers fill parameters; None for no providers.
     """
-    picture = sketch(name, step)
+    picture = _sketch_of(name, step, context)
     return "\n".join(
         [
             f"digraph {_dot_text(name)} {{",
             "    rankdir=LR",
             '    node [shape=box, style=rounded, fontname="sans-serif"]',
             '    edge [fontname="sans-serif", fontsize=10]',
-            *_dot_item(picture, 1),
-            *map(_dot_edge, edges(picture)),
+            *_dot_item(picture.group, 1),
+            *map(_dot_edge, picture.edges()),
             "}",
         ]
     )
@@ -162,9 +170,13 @@ def _dot_item(item: Item, depth: int) -> Iterator[str]:
 
 
 def _dot_edge(edge: Edge) -> str:
-    label = f" [label={_dot_text(edge.label)}]" if edge.label else ""
-    loop = " [style=dashed, constraint=false]" if edge.is_loop else ""
-    return f"    {edge.source.id} -> {edge.target.id}{label}{loop}"
+    attributes = [
+        *([f"label={_dot_text(edge.label)}"] if edge.label else []),
+        *([] if edge.is_data else ["style=dashed"]),
+        *(["constraint=false"] if edge.is_loop else []),
+    ]
+    listed = f" [{', '.join(attributes)}]" if attributes else ""
+    return f"    {edge.source.id} -> {edge.target.id}{listed}"
 
 
 def _dot_text(text: str) -> str:
@@ -179,4 +191,4 @@ def to_mimebundle(name: str, step: Step) -> dict[str, str]:
         name: The flow's name.
         step: Its graph.
     """
-    return {"text/plain": to_text(step), "image/svg+xml": to_svg(sketch(name, step), to_text(step))}
+    return {"text/plain": to_text(step), "image/svg+xml": to_svg(_sketch_of(name, step, None), to_text(step))}

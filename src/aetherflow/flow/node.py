@@ -42,6 +42,7 @@ from aetherflow.flow.extra_inputs import ExtraInputs
 from aetherflow.flow.running import FlowRun
 from aetherflow.flow.runs import Runs
 from aetherflow.resources.batching import Batcher
+from aetherflow.resources.context import AnyContext
 
 __all__ = ["FlowRun", "Node"]
 
@@ -325,13 +326,20 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
     def __repr__(self) -> str:
         return f"<Node {self._name!r}: {drawing.to_text(self._step)}>"
 
-    def to_mermaid(self) -> str:
-        """Return the graph as a Mermaid flowchart."""
-        return drawing.to_mermaid(self._name, self._step)
+    def to_mermaid(self, context: AnyContext | None = None) -> str:
+        """Return the graph as a Mermaid flowchart.
 
-    def to_dot(self) -> str:
-        """Return the graph in Graphviz's language."""
-        return drawing.to_dot(self._name, self._step)
+        An edge is solid if data flows along it. A dashed edge shows the order of two nodes only: the second takes its
+        arguments from elsewhere.
+
+        Args:
+            context: A context, or a context class, whose providers fill parameters; None for no providers.
+        """
+        return drawing.to_mermaid(self._name, self._step, context)
+
+    def to_dot(self, context: AnyContext | None = None) -> str:
+        """Return the graph in Graphviz's language; edges and argument as for :meth:`to_mermaid`."""
+        return drawing.to_dot(self._name, self._step, context)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return drawing.to_mimebundle(self._name, self._step)

@@ -48,7 +48,7 @@ from aetherflow.flow.extra_inputs import BoundNode, ExtraInputs, assign_extra_in
 from aetherflow.flow.injecting import Providers, container_of, has_resources, nature_of
 from aetherflow.flow.policies import counted_at
 from aetherflow.flow.scope import Scope
-from aetherflow.flow.sites import node_site, observer_for, run_site, stage_site
+from aetherflow.flow.sites import DIAGRAM_SITE, node_site, observer_for, run_site, stage_site
 from aetherflow.flow.sources import PARALLEL_RESULTS, BindingContext, PreviousOutput
 from aetherflow.resources.context import AnyContext, provider_names
 from aetherflow.resources.scopes import context_locals_of
@@ -149,7 +149,7 @@ class _Planner:
         scope = Scope()
         op = self._step(step, scope)
         single = isinstance(op, CallOp)
-        site = None if single else run_site(self._root, step)
+        site = None if single or self._is_sketch else run_site(self._root, step)
         parts: Sequence[Op] = op.ops if isinstance(op, ChainOp) else (op,)
         calls = [part for part in parts if isinstance(part, CallOp) and part.kind is Kind.SYNC and not part.executor]
         if single:
@@ -228,7 +228,8 @@ class _Planner:
         slot = self._slot()
         upstream, makers = self._upstream(binding)
         note = "" if binding.whole_mapping is None else _whole_mapping_note(task.name, binding.whole_mapping)
-        site = node_site(self._flow, task, self._providers.scopes(binding.providers), upstream, note)
+        scopes = self._providers.scopes(binding.providers)
+        site = DIAGRAM_SITE if self._is_sketch else node_site(self._flow, task, scopes, upstream, note)
         invoke = binding.invoker(call)
         arguments = binding.named_arguments() if executor else _no_arguments
         op = CallOp(
@@ -454,7 +455,8 @@ class _Planner:
             scope.outputs.append((step.name, slot, False))
         names = () if body is None else (step.name,)
         self._follow(scope, PreviousOutput.of_step(slot, step.name, names))
-        site = stage_site(self._flow, step.stage, [maker.name for maker in makers] if is_certain else ())
+        taken = [maker.name for maker in makers] if is_certain else ()
+        site = DIAGRAM_SITE if self._is_sketch else stage_site(self._flow, step.stage, taken)
         upstream = () if is_certain else ((Source(source.slot, makers),),)
         aliases = self._same.get(source.slot, ())
         return ChunkedOp(site, step.name, step.size, body, source.slot, slot, aliases, upstream)
@@ -516,7 +518,7 @@ class _Planner:
         finally:
             self._flow = before
         slot = self._slot()
-        sub = SubOp(run_site(name, body), op, slot)
+        sub = SubOp(DIAGRAM_SITE if self._is_sketch else run_site(name, body), op, slot)
         self._makers[slot] = [Maker(name)]
         self._spans[slot] = lambda: [self._span_slot(sub)]
         scope.define(name, slot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from aetherflow.engine.chunks import chunks_of
 from aetherflow.engine.graph import Kind, Step, Task, tasks
@@ -14,7 +14,10 @@ from aetherflow.telemetry.conventions import ProviderScope
 from aetherflow.telemetry.observation import Observer, Site
 from aetherflow.telemetry.profiling import observer as profiling
 
-__all__ = ["node_site", "observer_for", "run_site", "stage_site"]
+__all__ = ["DIAGRAM_SITE", "node_site", "observer_for", "run_site", "stage_site"]
+
+DIAGRAM_SITE: Final = Site("diagram", names.NODE_DURATION, {}, {}, is_kept=False)
+"""The site of everything in a plan for a diagram, which never runs: drawing a flow creates no metric series."""
 
 _TYPES: Mapping[Kind, names.NodeType] = {
     Kind.SYNC: "sync",

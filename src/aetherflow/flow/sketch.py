@@ -12,18 +12,28 @@ from enum import Enum
 from itertools import count, pairwise
 
 from aetherflow.engine.graph import Branch, Call, Chain, Chunked, FanOut, Map, Repeat, Step, Sub
+from aetherflow.flow.dataflow import DataFlow
 
-__all__ = ["Box", "Edge", "Group", "Item", "edges", "entries", "exits", "key_text", "sketch", "until_text"]
+__all__ = ["Box", "Edge", "Group", "Item", "Sketch", "entries", "exits", "key_text", "sketch", "until_text"]
 
 
 @dataclass(slots=True, eq=False)
 class Box:
-    """A node; without a label a joint, where edges meet."""
+    """A node; without a label a joint, where edges meet.
+
+    Args:
+        id: Tells the box from all others and from every group.
+        label: The text in it.
+        on_entry: The text on edges that lead to it.
+        origins: The number of the node; for a joint, those of the nodes before it.
+        targets: The number of the node; for a joint, those of the nodes behind it, if they are known.
+    """
 
     id: str
     label: str
     on_entry: str = ""
-    """What is written on edges that lead to it."""
+    origins: frozenset[int] = frozenset()
+    targets: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +47,7 @@ class Group:
         title: What is written on its frame; without one it has no frame.
         loop: What is written on the edge from its end back to its beginning; without it there is none.
         on_entry: What is written on edges that lead to it.
+        is_loop_data: Whether data flows along the edge from its end back to its beginning.
     """
 
     id: str
@@ -45,6 +56,7 @@ class Group:
     title: str = ""
     loop: str = ""
     on_entry: str = ""
+    is_loop_data: bool = True
 
 
 Item = Box | Group
@@ -52,18 +64,51 @@ Item = Box | Group
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A line from a box to another, or back."""
+    """A line from a box to another, or back.
+
+    Args:
+        source: The box where it begins.
+        target: The box where it ends.
+        label: The text on it.
+        is_loop: Whether it leads back, to the next round.
+        is_data: Whether data flows along it. If not, it shows the order of steps only, and is dashed.
+    """
 
     source: Box
     target: Box
     label: str = ""
     is_loop: bool = False
+    is_data: bool = True
 
 
-def sketch(name: str, step: Step) -> Group:
-    """Return what the picture of a flow consists of; a name that is not its first node's is on a frame around it."""
-    sketcher = _Sketcher()
-    return sketcher.group([sketcher.draw(step)], title=_shown(name) if name != step.name else "")
+def sketch(name: str, step: Step, flow: DataFlow) -> Sketch:
+    """Return the parts of a flow's picture; a name that is not its first node's is on a frame around it.
+
+    Args:
+        name: The flow's name.
+        step: Its graph.
+        flow: Its data flow.
+    """
+    sketcher = _Sketcher(flow)
+    group = sketcher.group([sketcher.draw(step)], title=_shown(name) if name != step.name else "")
+    return Sketch(group, flow)
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """The picture of a flow.
+
+    Args:
+        group: All boxes, in groups.
+        flow: The data flow between them.
+    """
+
+    group: Group
+    flow: DataFlow
+
+    def edges(self) -> Iterator[Edge]:
+        """Yield the edges between the boxes."""
+        return edges(self.group, self.flow)
 
 
 def entries(item: Item) -> list[tuple[Box, str]]:
@@ -81,19 +126,31 @@ def exits(item: Item) -> list[Box]:
     return [box for part in (item.items[-1:] if item.is_row else item.items) for box in exits(part)]
 
 
-def edges(item: Item) -> Iterator[Edge]:
-    """Yield the edges within an item."""
+def edges(item: Item, flow: DataFlow) -> Iterator[Edge]:
+    """Yield the edges within an item.
+
+    Args:
+        item: The item.
+        flow: The data flow of the picture that it is part of.
+    """
     if isinstance(item, Box):
         return
     for part in item.items:
-        yield from edges(part)
+        yield from edges(part, flow)
     if item.is_row:
         for before, after in pairwise(item.items):
             for source in exits(before):
-                yield from (Edge(source, target, label) for target, label in entries(after))
+                for target, label in entries(after):
+                    yield Edge(source, target, label, is_data=_carries_data(source, target, flow))
     if item.loop:
         for source in exits(item):
-            yield from (Edge(source, target, item.loop, is_loop=True) for target, _ in entries(item))
+            for target, _ in entries(item):
+                yield Edge(source, target, item.loop, is_loop=True, is_data=item.is_loop_data)
+
+
+def _carries_data(source: Box, target: Box, flow: DataFlow) -> bool:
+    """Return whether a node behind an edge takes the output of one before it."""
+    return not target.targets or any(source.origins & flow.sources[number] for number in target.targets)
 
 
 def key_text(key: object) -> str:
@@ -107,15 +164,24 @@ def until_text(step: Repeat) -> str:
 
 
 class _Sketcher:
-    def __init__(self) -> None:
+    def __init__(self, flow: DataFlow) -> None:
         self._boxes = count(1)
         self._groups = count(1)
+        self._nodes = count(0)
+        self._loops = iter(flow.loops)
 
     def group(self, items: list[Item], *, is_row: bool = True, title: str = "", loop: str = "") -> Group:
         return Group(f"g{next(self._groups)}", items, is_row, title, loop)
 
     def _box(self, label: str) -> Box:
-        return Box(f"n{next(self._boxes)}", label)
+        number = frozenset((next(self._nodes),))
+        return Box(f"n{next(self._boxes)}", label, origins=number, targets=number)
+
+    def _joint(self, before: Item, after: Item | None = None) -> Box:
+        """Return a box in which the edges from one item meet, and those to the next begin."""
+        origins = frozenset().union(*(box.origins for box in exits(before)))
+        targets = frozenset().union(*(box.targets for box, _ in entries(after))) if after is not None else frozenset()
+        return Box(f"n{next(self._boxes)}", "", origins=origins, targets=targets)
 
     def draw(self, step: Step) -> Item:
         match step:
@@ -140,7 +206,7 @@ class _Sketcher:
         row = items[:1]
         for item in items[1:]:
             if len(exits(row[-1])) > 1 and len(entries(item)) > 1:  # in place of an edge from each to each
-                row.append(self._box(""))
+                row.append(self._joint(row[-1], item))
             row.append(item)
         return self.group(row)
 
@@ -183,8 +249,10 @@ class _Sketcher:
         until = until_text(step)
         loop = f"until {until}, at most {step.times} times" if until else f"{step.times} times"
         if len(exits(body)) > 1:
-            body = self.group([body, self._box("")])
-        return self.group([body], loop=_shown(loop))
+            body = self.group([body, self._joint(body)])
+        group = self.group([body], loop=_shown(loop))
+        group.is_loop_data = next(self._loops)
+        return group
 
 
 def _shown(text: str) -> str:

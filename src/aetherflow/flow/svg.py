@@ -11,7 +11,7 @@ from html import escape
 from typing import Final, NamedTuple
 from unicodedata import east_asian_width
 
-from aetherflow.flow.sketch import Box, Edge, Group, Item, edges, entries, exits
+from aetherflow.flow.sketch import Box, Edge, Group, Item, Sketch, entries, exits
 
 __all__ = ["to_svg"]
 
@@ -35,7 +35,7 @@ HEAD: Final = """\
 .aetherflow .box{fill:#eaf1fb;stroke:#3f6aa3}
 .aetherflow .frame{fill:none;stroke:#8795a3;stroke-dasharray:4 3}
 .aetherflow .edge{fill:none;stroke:#51606e;marker-end:url(#aetherflow-arrow)}
-.aetherflow .loop{stroke-dasharray:4 3}
+.aetherflow .order{stroke-dasharray:4 3}
 </style>
 <defs>
 <marker id="aetherflow-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">
@@ -59,15 +59,15 @@ class _Place(NamedTuple):
     height: float
 
 
-def to_svg(picture: Group, description: str) -> str:
+def to_svg(picture: Sketch, description: str) -> str:
     """Return a picture as SVG.
 
     Args:
         picture: What it consists of.
         description: What it shows, for those who cannot see it.
     """
-    layout = _Layout(picture)
-    width, height = (round(side) + 2 * PAD for side in layout.size(picture)[:2])
+    layout = _Layout(picture.group)
+    width, height = (round(side) + 2 * PAD for side in layout.size(picture.group)[:2])
     box = f'width="{width}" height="{height}" viewBox="{-PAD} {-PAD} {width} {height}"'
     return "\n".join(
         [
@@ -75,7 +75,7 @@ def to_svg(picture: Group, description: str) -> str:
             f"<title>{escape(description)}</title>",
             HEAD,
             *layout.frames(),
-            *(line for edge in edges(picture) if not edge.is_loop for line in layout.edge(edge)),
+            *(line for edge in picture.edges() if not edge.is_loop for line in layout.edge(edge)),
             *layout.loops(),
             *layout.boxes(),
             *layout.titles(),
@@ -164,7 +164,7 @@ class _Layout:
         end_x, end_y = target.x, target.y + target.height / 2
         bend, middle, bent = (self._bends[edge.target] + part * GAP for part in (0, 0.5, 1))
         path = f"M{x:g} {y:g}H{bend:g}C{middle:g} {y:g} {middle:g} {end_y:g} {bent:g} {end_y:g}H{end_x:g}"
-        yield f'<path class="edge" d="{path}"/>'
+        yield f'<path class="edge{"" if edge.is_data else " order"}" d="{path}"/>'
         if edge.label:
             yield _text(edge.label, bent, end_y - 4, "note")
 
@@ -180,7 +180,8 @@ class _Layout:
                     aside = 0.5 * depth / (depth + 1)
                     begin, end = source.x + source.width * (0.5 + aside), target.x + target.width * (0.5 - aside)
                     path = f"M{begin:g} {source.y:g}V{top:g}H{end:g}V{target.y:g}"
-                    yield f'<path class="edge loop" d="{path}"/>'
+                    order = "" if item.is_loop_data else " order"
+                    yield f'<path class="edge loop{order}" d="{path}"/>'
             yield _text(item.loop, x + (width - _text_width(item.loop, LABEL_CHAR)) / 2, y + 12, "note")
 
     def boxes(self) -> Iterator[str]:

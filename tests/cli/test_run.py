@@ -56,6 +56,9 @@ def jam(fetch):
         raise OSError("out of\\npaper") from error
 
 
+unused = (fetch >> put >> node(lambda fetch: fetch, name="last")).named("unused")
+
+
 jammed = (fetch >> jam).named("jammed")
 
 
@@ -203,6 +206,26 @@ def test_an_input_that_is_missing_is_a_bad_argument(run: Run, tmp_path: Path) ->
     assert "--input order=" in err
     assert err.count("\n") == 1
     assert list(tmp_path.glob(".aetherflow/*")) == []
+
+
+@pytest.mark.filterwarnings("default::aetherflow.UnusedOutputWarning")
+def test_an_unused_output_is_warned_of_in_one_line(run: Run) -> None:
+    """The line says what the warning says, and names no file of this program."""
+    code, _, err = run("unused", "--input", "order=17")
+    assert code == 0
+    assert err.splitlines()[0].startswith("warning: flow 'unused': node `last` does not use the output of `put`")
+    assert ".py" not in err
+
+
+def test_an_input_that_no_parameter_takes_is_a_bad_argument(run: Run) -> None:
+    """The message has the nearest spelling and the option that ignores such inputs; with the option, the flow runs."""
+    code, _, err = run("flow", "--input", "order=17", "--input", "copeis=2")
+    assert code == 2
+    assert "no parameter takes the input 'copeis'. Did you mean `copies` instead of `copeis`?" in err
+    assert err.rstrip().endswith("On the command line: --extra-inputs ignore")
+    code, out, _ = run("flow", "--input", "order=17", "--input", "copeis=2", "--extra-inputs", "ignore")
+    assert code == 0
+    assert '"copies": 1' in out
 
 
 def test_a_module_that_fails_shows_its_exception(

@@ -194,6 +194,7 @@ def test_a_port_that_is_taken_is_one_clear_error():
         (["program:main", "--every", "-1"], "'-1' is not a number at least 0"),
         (["program:main", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:"),
         (["flows:greet", "--port", "0"], "nothing fills parameter 'name'"),
+        (["flows:greet", "--port=0", "--input=name=1", "--input=more=2"], "no parameter takes the input 'more'"),
         (["flows:greet", "--port", "0", "--context", "program:Thing"], "'Thing' is no context"),
     ],
 )

@@ -103,6 +103,11 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context", metavar="MODULE:CLASS", help="what nodes are injected from: a BaseFlowContext, or an instance"
     )
+    parser.add_argument(
+        "--extra-inputs",
+        choices=("raise", "ignore"),
+        help="treat an input that no parameter takes as an error, or ignore it (default: set by named(), else raise)",
+    )
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:

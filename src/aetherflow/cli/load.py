@@ -76,13 +76,17 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     inputs = read_inputs(arguments.inputs) or None
     folder = arguments.output or export_directory() / "load"
     with entered(given) as context:
+
+        def run() -> object:
+            return flow.run(inputs, context, extra_inputs=arguments.extra_inputs)
+
         try:
-            flow.run(inputs, context)  # whatever is made once is made now
+            run()  # whatever is made once is made now
         except AetherFlowError:
             raise
         except Exception as error:
             raise UsersOwnError from error
-        _load_all(flow, lambda: flow.run(inputs, context), arguments, folder, consoles)
+        _load_all(flow, run, arguments, folder, consoles)
     told = f"metrics are in {folder}; 'aetherflow capacity {folder}' tells what they say"
     consoles.out.print(Text(told, style="dim"), soft_wrap=True)
     return ExitCode.FINE

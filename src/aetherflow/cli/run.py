@@ -41,7 +41,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     # The engine is imported here, so that other commands start without it.
     from aetherflow.cli.session import run_watched
-    from aetherflow.errors import MissingInputError
+    from aetherflow.errors import MissingInputError, UnknownInputError
 
     inputs = read_inputs(arguments.inputs)
     flow, given = load_flow(arguments.flow, arguments.context)
@@ -55,10 +55,13 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
                 consoles=consoles,
                 show=lambda output: _show(output, consoles),
                 watching=_spinner(flow.name, consoles),
+                extra_inputs=arguments.extra_inputs,
             )
         except MissingInputError as error:
             hint = f"give it with --input {error.parameter}=… or --context" if error.flow == flow.name else ""
             raise UsageError(f"{error}; {hint}" if hint else str(error)) from error
+        except UnknownInputError as error:
+            raise UsageError(f"{error} On the command line: --extra-inputs ignore") from error
 
 
 def _spinner(name: str, consoles: Consoles) -> contextlib.AbstractContextManager[object] | None:

@@ -111,17 +111,22 @@ def _is_loopback(url: str) -> bool:
 
 def _keep_running(arguments: argparse.Namespace, consoles: Consoles) -> NoReturn:
     """Run a flow again and again; what a run raises is told, and in its telemetry."""
-    from aetherflow.errors import ConfigurationError, MissingInputError
+    from aetherflow.cli.session import warnings_without_place
+    from aetherflow.errors import ConfigurationError, MissingInputError, UnknownInputError
     from aetherflow.telemetry.setup.configuring import configure
 
     inputs = read_inputs(arguments.inputs) or None
     flow, given = load_flow(arguments.object, arguments.context)
-    with configure(exporter=arguments.exporter, health=True), entered(given) as context:
+    with (
+        configure(exporter=arguments.exporter, health=True),
+        entered(given) as context,
+        warnings_without_place(consoles),
+    ):
         while True:
             began = time.monotonic()
             try:
-                _exhaust(flow.run(inputs, context))
-            except (ConfigurationError, MissingInputError):
+                _exhaust(flow.run(inputs, context, extra_inputs=arguments.extra_inputs))
+            except (ConfigurationError, MissingInputError, UnknownInputError):
                 raise
             except Exception as error:  # noqa: BLE001  # whatever a node raises, the next run may do better
                 told = f"{flow.name} failed: {type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +18,13 @@ from aetherflow.analysis.traces import summarise_traces
 from aetherflow.cli.command import Consoles, ExitCode
 from aetherflow.cli.terminal import NoReaderError
 from aetherflow.cli.trace_view import TraceView
-from aetherflow.errors import ConfigurationError, MissingInputError
+from aetherflow.errors import ConfigurationError, MissingInputError, UnknownInputError, UnusedOutputWarning
+from aetherflow.flow.extra_inputs import ExtraInputs
 from aetherflow.flow.node import FlowRun, Node
 from aetherflow.telemetry.setup.configuring import configure
 from aetherflow.telemetry.setup.handle import Telemetry
 
-__all__ = ["print_exception", "run_watched"]
+__all__ = ["print_exception", "run_watched", "warnings_without_place"]
 
 _PACKAGE: Final = Path(__file__).parent.parent
 
@@ -36,6 +38,7 @@ def run_watched(
     consoles: Consoles,
     show: Callable[[Any], None],
     watching: contextlib.AbstractContextManager[object] | None = None,
+    extra_inputs: ExtraInputs | None = None,
 ) -> ExitCode:
     """Run a flow once, and show how it went.
 
@@ -47,23 +50,25 @@ def run_watched(
         consoles: Where to print.
         show: Prints the output.
         watching: Is entered while the flow runs, for example to show progress.
+        extra_inputs: The treatment of inputs that no parameter takes; None for the flow's own.
 
     Returns:
         Whether it ran, or failed with an exception of its own.
 
     Raises:
         MissingInputError: Nothing fills a parameter.
+        UnknownInputError: No parameter takes an input.
         ConfigurationError: A setting has a value that is not allowed.
         NoReaderError: Nobody reads the output any more.
     """
     failure: Exception | None = None
     done: FlowRun[Any] | None = None
-    with configure(exporter=arguments.exporter) as telemetry:
+    with configure(exporter=arguments.exporter) as telemetry, warnings_without_place(consoles):
         try:
             with watching or contextlib.nullcontext():
-                done = flow.execute(inputs, context)
+                done = flow.execute(inputs, context, extra_inputs=extra_inputs)
             show(done.output)
-        except (MissingInputError, ConfigurationError, NoReaderError):
+        except (MissingInputError, UnknownInputError, ConfigurationError, NoReaderError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever a node raises is the user's to see
             failure = error
@@ -79,6 +84,22 @@ def run_watched(
                 told = _where_it_went(telemetry, trace_id, delivered=delivered)
                 consoles.out.print(Text(told, style="dim"), soft_wrap=True)
     return ExitCode.FINE if failure is None else ExitCode.FAILED
+
+
+@contextlib.contextmanager
+def warnings_without_place(consoles: Consoles) -> Iterator[None]:
+    """Print an `UnusedOutputWarning` without the file that it points at, which is part of this program."""
+    with warnings.catch_warnings():
+        original = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, UnusedOutputWarning):
+                consoles.err.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+            else:
+                original(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def print_exception(error: BaseException, consoles: Consoles) -> None:

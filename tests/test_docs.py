@@ -15,6 +15,8 @@ PAGES = (
     "operations", "pools",
     "profiling", "regression", "report", "serving", "settings", "streams",
 )  # fmt: skip
+REFERENCES = ("binding",)
+"""Pages that state rules, and not when to use a part."""
 GUIDE = ("performance-guide", "performance-guide.zh")
 """The same chapters in two languages, with the same listings."""
 LISTING = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -28,7 +30,7 @@ def listings(page: str) -> list[str]:
     "listing",
     [
         pytest.param(listing, id=f"{page}-{number}")
-        for page in (*PAGES, GUIDE[0])
+        for page in (*PAGES, *REFERENCES, GUIDE[0])
         for number, listing in enumerate(listings(page), 1)
     ],
 )
@@ -44,7 +46,7 @@ def test_listings_run(listing: str) -> None:
 def test_no_listing_is_forgotten() -> None:
     """A page with a Python listing is among those whose listings are run."""
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
-    assert {page for page in pages if listings(page)} <= {*PAGES, *GUIDE}
+    assert {page for page in pages if listings(page)} <= {*PAGES, *REFERENCES, *GUIDE}
 
 
 @pytest.mark.parametrize("page", [*PAGES, *GUIDE, "index", "performance", "telemetry"])

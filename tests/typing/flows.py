@@ -54,6 +54,17 @@ parse.then(len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 refused = parse >> len  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnknownVariableType]
 
 
+# --- run inputs that no parameter takes --------------------------------------------------------------------
+assert_type((parse >> total).run({"text": "1"}, extra_inputs="ignore"), int)
+assert_type((parse >> total).named("sum", extra_inputs="ignore").execute("1", extra_inputs="raise").output, int)
+assert_type(parse.run_many(["1"], extra_inputs=None), Iterator[list[int]])
+parse.run("1", extra_inputs="drop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+parse.named("parse", extra_inputs=False)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+parse.run("1", None, "ignore")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+assert_type((parse >> total).to_mermaid(context=Context()), str)
+assert_type((parse >> total).to_dot(Context), str)
+
+
 # --- side by side ------------------------------------------------------------------------------------------
 assert_type((parse >> [total, largest]).run("1 2"), dict[str, Any])
 assert_type(parse.fan_out_to([total, largest], max_workers=2, on_error="collect").run("1 2"), dict[str, Any])

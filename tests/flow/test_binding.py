@@ -474,6 +474,23 @@ def test_if_every_alternative_is_taken_by_name_that_is_known_before_the_run() ->
     assert ran == []
 
 
+def test_an_output_that_every_alternative_has_is_certain() -> None:
+    """One of them is always there, so an input of that name is taken by no parameter, and no default is needed."""
+    same = source("same", "same")
+    flow = node(name="choose")(lambda side: side).branch_on({"l": same, "r": same >> source("more", "more")})
+    by_name = last(lambda *, same: same)
+    assert [(flow >> by_name).run({"side": side}) for side in "lr"] == ["same", "same"]
+    with pytest.raises(UnknownInputError, match="`same` of `last` takes the output of `same`"):
+        (flow >> by_name).run({"side": "l", "same": "input"})
+    count = iter(range(9))
+    again = node(name="again")(lambda: next(count))
+    older = again >> node(name="pick")(lambda value: "r")
+    assert (older.branch_on({"r": again, "l": again}) >> last(lambda *, again: again)).run() == 1
+    end = node(name="end")(lambda same, value=0: (same, value))
+    with pytest.warns(UnusedOutputWarning, match="does not use the output of `last`"):
+        assert (flow >> by_name >> end).run({"side": "r"}) == ("same", 0)
+
+
 def test_an_alternative_that_ends_in_a_fan_out() -> None:
     """A result taken by its branch's name counts as use of the output; `parallel_results` is that fan-out's."""
     choose = node(name="choose")(lambda side: side)
@@ -572,6 +589,28 @@ def test_what_nothing_fills_in_the_first_round_is_missing_before_anything_runs()
         grow.repeat(2).run({"txt": "a"})
     with pytest.raises(MissingInputError, match="'draft' of node 'improve'"):
         node(name="improve")(lambda prompt, draft: draft).repeat(2).run({"prompt": "a"})
+
+
+def test_rounds_feed_a_first_parameter_with_the_name_of_an_alternative() -> None:
+    """Whichever alternative ran, by its name or by position."""
+    choose = node(name="choose")(lambda side: side)
+    flow = choose.branch_on({"l": source("left", "left"), "r": source("right", "right")})
+    grow = node(name="grow")(lambda left: left + "!")
+    assert [(flow >> grow.repeat(3)).run({"side": side}) for side in "lr"] == ["left!!!", "right!!!"]
+    twice = (grow >> node(name="more")(lambda text: text + "?")).repeat(2)
+    assert [(flow >> twice).run({"side": side}) for side in "lr"] == ["left!?!?", "right!?!?"]
+
+
+def test_a_round_that_ends_in_a_node_annotated_none_feeds_nothing() -> None:
+    """The next round takes what the first one took."""
+    seen: list[int] = []
+    step = node(name="step")(lambda n: seen.append(n) or n % 2)
+    flow = step.branch_on({0: quiet(), 1: node(name="more")(lambda step: step + 1)}).repeat(3)
+    assert flow.run({"n": 4}) is None
+    assert seen == [4, 4, 4]
+    seen.clear()
+    assert flow.run({"n": 1}) == 2
+    assert seen == [1, 2, 1]
 
 
 def test_rounds_keep_an_older_output_that_the_first_round_took() -> None:

@@ -86,7 +86,7 @@ UNUSED: list[tuple[str, Callable[[], Node[..., Any]], Any, str]] = [
             >> last(lambda choose, left=None: choose)
         ),
         None,
-        "does not use the output of `left|right`",
+        "does not always use the output of `left|right`",
     ),
     (
         "in rounds",
@@ -107,6 +107,9 @@ def test_an_output_that_no_parameter_takes_is_warned_of(flow: Any, context: Any,
 def annotated_none() -> None: ...
 
 
+def takes_b(b: Any) -> None: ...
+
+
 MEANT: list[tuple[str, Callable[[], Node[..., Any]], Any, Any]] = [
     ("the output is taken", lambda: source() >> last(lambda value: value), None, None),
     ("it is taken by name", lambda: source() >> last(lambda text, source: text), {"text": 1}, None),
@@ -122,6 +125,32 @@ MEANT: list[tuple[str, Callable[[], Node[..., Any]], Any, Any]] = [
             source("l", "choose").branch_on({"l": source("1", "left"), "r": source("2", "right")})
             >> last(lambda choose, left=None, right=None: choose)
         ),
+        None,
+        None,
+    ),
+    (
+        "a provider of one alternative's name, taken in both",
+        lambda: (
+            source("l", "choose").branch_on({"l": source("1", "service"), "r": source("2", "right")})
+            >> last(lambda service, value: (service, value))
+        ),
+        {"value": 1},
+        Context(),
+    ),
+    (
+        "an older output and a branch, of one alternative",
+        lambda: (
+            source("l", "choose").branch_on(
+                {"l": source("1", "d") >> [source("2", "a"), source("3", "b")], "r": source("4", "e")}
+            )
+            >> last(lambda d, *, a=None: (d, a))
+        ),
+        None,
+        None,
+    ),
+    (
+        "rounds of a node annotated None",
+        lambda: source() >> [source("b", "b"), source("c", "c")] >> node(takes_b).repeat(2),
         None,
         None,
     ),
@@ -192,6 +221,15 @@ def test_that_is_not_warned_of_if_one_of_the_conditions_does_not_hold() -> None:
 # --- in some runs only --------------------------------------------------------------------------------------------
 
 
+def test_the_source_may_differ_between_runs() -> None:
+    """The warning then names each source that the parameter may have."""
+    choose = source("l", "choose")
+    flow = choose.branch_on({"l": source("1", "service"), "r": source("2", "right")})
+    (text,) = texts_of(flow >> last(lambda service, value="default": service), None, Context())
+    assert "does not always use the output of `service|right`" in text
+    assert "its parameter `service` takes the output of `service` or the provider `service`" in text
+
+
 def test_an_output_that_is_unused_in_some_runs_is_warned_of() -> None:
     """An older output that only some runs have takes its place in those."""
     choose = node(name="choose")(lambda key: key)
@@ -238,6 +276,16 @@ def test_once_per_flow_and_node() -> None:
     assert len(texts_of(flow)) == 1
     assert texts_of(flow) == texts_of(flow, {"text": 1}) == texts_of(flow, None, Context()) == []
     assert len(texts_of(flow.named("other"))) == 1
+
+
+def test_once_for_both_treatments_of_extra_inputs() -> None:
+    """The flow is planned for each of them, and it is the same flow."""
+    flow = unused()
+    with pytest.warns(UnusedOutputWarning):
+        flow.run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow.run({"more": 1}, extra_inputs="ignore")
 
 
 def test_the_warning_points_at_the_caller() -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from aetherflow.engine.plan import UNSET, Condition, Slots, holds
 from aetherflow.errors import MissingInputError
 
-__all__ = ["Binding", "BoundArgument", "SlotCandidate", "up_to_certain"]
+__all__ = ["Binding", "BoundArgument", "SlotCandidate", "up_to_last"]
 
 Getter = Callable[[Slots], Any]
 
@@ -23,11 +23,18 @@ class SlotCandidate(NamedTuple):
         slot: The slot.
         is_certain: Whether the slot is set, and its condition holds, whenever the node runs.
         condition: The slots that have to be set or unset for this candidate to count; None for no condition.
+        completes: Whether this candidate or one before it is set whenever the node runs.
     """
 
     slot: int
     is_certain: bool = True
     condition: Condition | None = None
+    completes: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether candidates behind this one never count."""
+        return self.is_certain or self.completes
 
 
 class BoundArgument(NamedTuple):
@@ -133,10 +140,10 @@ class Binding:
         return arguments
 
 
-def up_to_certain(candidates: Sequence[SlotCandidate]) -> Sequence[SlotCandidate]:
-    """Return the candidates up to the first that is certain, since those behind it never count."""
+def up_to_last(candidates: Sequence[SlotCandidate]) -> Sequence[SlotCandidate]:
+    """Return the candidates up to the first behind which none counts."""
     for index, candidate in enumerate(candidates):
-        if candidate.is_certain:
+        if candidate.is_certain or candidate.completes:
             return candidates[: index + 1]
     return candidates
 

@@ -24,7 +24,7 @@ from aetherflow.engine.graph import Task
 from aetherflow.engine.plan import INPUTS
 from aetherflow.engine.signatures import accepts_mapping
 from aetherflow.errors import ConfigurationError, MissingInputError
-from aetherflow.flow.arguments import Binding, BoundArgument, SlotCandidate, up_to_certain
+from aetherflow.flow.arguments import Binding, BoundArgument, SlotCandidate, up_to_last
 from aetherflow.flow.binding_messages import NEAR_MISS, reason_for_runs, reason_missing, unused_output
 from aetherflow.flow.sources import BindingContext, NodeSources
 from aetherflow.resources.markers import Marker
@@ -75,7 +75,7 @@ class _Binder:
         if name in context.ambiguous and not context.is_sketch:
             raise self._missing(parameter, reason_missing(self._sources, parameter))
         candidates = self._candidates(parameter, name)
-        if candidates and candidates[-1].is_certain:
+        if candidates and candidates[-1].is_last:
             if candidates[-1].slot == context.inputs.get(name):
                 self._inputs.add(name)
             return BoundArgument(parameter, candidates)
@@ -107,7 +107,7 @@ class _Binder:
             raise self._missing(parameter, str(error)) from error
 
     def _candidates(self, parameter: inspect.Parameter, name: str) -> Sequence[SlotCandidate]:
-        """Return the slots that fill a parameter by the rules before 5, up to the first that is certain."""
+        """Return the slots that fill a parameter by the rules before 5, up to the first behind which none counts."""
         context, sources = self._context, self._sources
         candidates: list[SlotCandidate] = []
         if name in sources.rounds:
@@ -124,7 +124,7 @@ class _Binder:
                 candidates.append(sources.output)
         if given is not None:
             candidates.append(SlotCandidate(given))
-        return up_to_certain(candidates) if candidates else ()
+        return up_to_last(candidates) if candidates else ()
 
     def _takes_mapping(self, parameter: inspect.Parameter) -> bool:
         """Return whether rule 7 applies: the annotation allows a mapping, and the inputs look like one."""

@@ -38,18 +38,20 @@ def source_text(argument: BoundArgument, task: Task, context: BindingContext) ->
     """
     name = argument.parameter.name
     candidates = [candidate for candidate in argument.candidates if candidate.slot not in context.rounds]
-    if candidates:
-        slot = candidates[0].slot
-        if slot == context.inputs.get(name):
-            return f"the run input {code(name)}"
-        if slot == INPUTS:
-            return "the whole input"
-        return f"the output of {code(context.describe(slot))}"
-    if (marker := task.markers.get(name)) is not None:
-        return f"the value of {marker}"
-    if argument.provider is not None:
-        return f"the provider {code(name)}"
-    return "its default"
+    texts = [_slot_text(candidate.slot, name, context) for candidate in candidates]
+    if (marker := task.markers.get(name)) is not None and not candidates:
+        texts.append(f"the value of {marker}")
+    elif argument.provider is not None:
+        texts.append(f"the provider {code(name)}")
+    elif not (candidates and candidates[-1].is_last) and argument.error is None:
+        texts.append("its default")
+    return " or ".join(dict.fromkeys(texts))
+
+
+def _slot_text(slot: int, parameter: str, context: BindingContext) -> str:
+    if slot == context.inputs.get(parameter):
+        return f"the run input {code(parameter)}"
+    return "the whole input" if slot == INPUTS else f"the output of {code(context.describe(slot))}"
 
 
 # --- parameters that nothing fills ---------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def unused_output(sources: NodeSources, arguments: Mapping[str, BoundArgument]) 
     if context.is_alternative:
         return _unused_by_default(sources, previous, arguments) if context.is_default else ""
     if not sources.uses_output(previous):
-        often = "" if sources.output is None else "always "
+        often = "always " if sources.output is not None or sources.takers else ""
         return _unused(sources, f"does not {often}use the output of {code(previous.step)}", arguments)
     return _ambiguous(sources, previous, arguments)
 

@@ -393,9 +393,7 @@ class _Planner:
 
     def _map(self, step: Map, scope: Scope) -> MapOp:
         source = _previous_of(scope)
-        inner = scope.inner()
-        inner.previous = source.element()
-        body = self._within(step.executor, lambda: self._step(step.body, inner))
+        body = self._within(step.executor, lambda: self._step(step.body, scope.inner()))
         slot = self._slot()
         op = MapOp(
             key=step.name,
@@ -442,9 +440,7 @@ class _Planner:
 
     def _chunked(self, step: Chunked, scope: Scope) -> ChunkedOp:
         source = _previous_of(scope)
-        inner = scope.inner()
-        inner.previous = source.element()
-        body = None if step.body is None else self._step(step.body, inner)
+        body = None if step.body is None else self._step(step.body, scope.inner())
         makers = self._makers.get(source.slot, [])
         is_certain = all(maker.given is None for maker in makers)
         slot = self._slot()
@@ -466,15 +462,18 @@ class _Planner:
     def _branch(self, step: Branch, scope: Scope) -> BranchOp:
         source = _previous_of(scope)
         planned: dict[int, tuple[Op, Scope]] = {}
+        ranges = []
         for choice in step.alternatives:  # a step that stands for several values is planned once
             if id(choice) not in planned:
                 inner = scope.inner()
                 inner.is_alternative, inner.is_default = True, choice is step.default
+                first_slot = self._size
                 planned[id(choice)] = (self._step(choice, inner), inner)
+                ranges.append(range(first_slot, self._size))
         slot = self._slot()
-        for _, inner in planned.values():
-            for name in (*(name for name, _, _ in inner.outputs), PARALLEL_RESULTS):
-                scope.may_have(name, inner)
+        scopes = [inner for _, inner in planned.values()]
+        scope.may_have_any((*(name for inner in scopes for name, _, _ in inner.outputs), PARALLEL_RESULTS), scopes)
+        for inner in scopes:
             scope.ambiguous |= inner.ambiguous
             scope.outputs.extend(inner.outputs)
         chosen = [op.slot for op, _ in planned.values()]
@@ -486,7 +485,8 @@ class _Planner:
         ]
         self._same[slot] = tuple(same for part in chosen for same in (part, *self._same.get(part, ())))
         before = ", ".join(dict.fromkeys(maker.name for maker in self._makers.get(source.slot, [])))
-        self._follow(scope, PreviousOutput.of_alternatives(slot, step.name, [self._outputs[part] for part in chosen]))
+        outputs = [self._outputs[part] for part in chosen]
+        self._follow(scope, PreviousOutput.of_alternatives(slot, step.name, outputs, ranges))
         return BranchOp(
             name=before,
             source=source.slot,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from aetherflow.flow.arguments import SlotCandidate
@@ -50,8 +51,32 @@ class Scope:
         added = (SlotCandidate(each.slot, False) for each in inner.names.get(name, ()) if each.slot not in slots)
         self.names[name] = (*added, *known)
 
+    def may_have_any(self, names: Iterable[str], alternatives: Sequence[Scope]) -> None:
+        """Add the outputs of names from steps of which exactly one runs, to its end.
+
+        If each of them has an output of a name, one of these is there, and older outputs of that name never count.
+        """
+        for name in dict.fromkeys(names):
+            known = self.names.get(name, ())
+            for inner in alternatives:
+                self.may_have(name, inner)
+            if all(_has_new(inner.names.get(name, ()), known) for inner in alternatives):
+                new = self.names[name][: len(self.names[name]) - len(known)]
+                self.names[name] = (*new[:-1], new[-1]._replace(completes=True))
+
     def follow(self, output: PreviousOutput) -> None:
         """Make an output that of the step before."""
         self.previous = output
         self.rounds = ()
         self.is_first = self.is_alternative = self.is_default = False
+
+
+def _has_new(candidates: Sequence[SlotCandidate], known: Sequence[SlotCandidate]) -> bool:
+    """Return whether one of the candidates is always set, and none of the known ones comes before it."""
+    slots = {candidate.slot for candidate in known}
+    for candidate in candidates:
+        if candidate.slot in slots:
+            return False
+        if candidate.is_last:
+            return True
+    return False

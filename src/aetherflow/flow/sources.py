@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from aetherflow.engine.graph import Task
 from aetherflow.engine.plan import Condition
-from aetherflow.flow.arguments import SlotCandidate, up_to_certain
+from aetherflow.flow.arguments import SlotCandidate, up_to_last
 from aetherflow.resources.markers import Marker
 
 __all__ = ["BUILT_IN_PROVIDERS", "PARALLEL_RESULTS", "Alternative", "BindingContext", "NodeSources", "PreviousOutput"]
@@ -27,10 +27,16 @@ class Alternative(NamedTuple):
     Args:
         always: Slots that are set whenever this step has run, and whose use counts as use of the output.
         parts: These, and slots whose use counts too but that are set in some runs only.
+        unset: Ranges of slots that are not set if this step has run, since they belong to the other alternatives.
     """
 
     always: frozenset[int]
     parts: frozenset[int]
+    unset: tuple[range, ...] = ()
+
+    def may_set(self, slot: int) -> bool:
+        """Return whether a slot may be set if this step has run."""
+        return not any(slot in each for each in self.unset)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,8 +83,17 @@ class PreviousOutput:
         return cls(slot, step, (PARALLEL_RESULTS, *keys), own, parts, (Alternative(always, parts),))
 
     @classmethod
-    def of_alternatives(cls, slot: int, step: str, alternatives: Sequence[PreviousOutput]) -> PreviousOutput:
-        """Return the output of a step that executes one of several alternatives."""
+    def of_alternatives(
+        cls, slot: int, step: str, alternatives: Sequence[PreviousOutput], ranges: Sequence[range]
+    ) -> PreviousOutput:
+        """Return the output of a step that executes one of several alternatives.
+
+        Args:
+            slot: The slot of the output.
+            step: The name of the step, for messages.
+            alternatives: The outputs of the alternatives.
+            ranges: For each alternative, the slots that belong to it.
+        """
         own = frozenset((slot,))
         speaking = [each for each in alternatives if not each.is_silent]
         return cls(
@@ -88,7 +103,13 @@ class PreviousOutput:
             own.union(*(each.same for each in speaking)),
             own.union(*(each.parts for each in speaking)),
             tuple(
-                Alternative(own | other.always, own | other.parts) for each in speaking for other in each.alternatives
+                Alternative(
+                    own | inner.always,
+                    own | inner.parts,
+                    (*inner.unset, *(other for other in ranges if each.slot not in other)),
+                )
+                for each in speaking
+                for inner in each.alternatives
             ),
             tuple(slot for each in alternatives for slot in each.silent) if speaking else (slot,),
         )
@@ -98,10 +119,6 @@ class PreviousOutput:
         own = frozenset((slot,))
         silent = (slot,) if self.is_silent else self.silent
         return PreviousOutput(slot, step, (step,), own, own, (Alternative(own, own),), silent)
-
-    def element(self) -> PreviousOutput:
-        """Return this output as the body of a map sees it: its slots hold one element there."""
-        return replace(self, parts=self.same, alternatives=(Alternative(frozenset((self.slot,)), self.same),))
 
 
 @dataclass(slots=True)
@@ -178,7 +195,7 @@ class NodeSources:
         for parameter in task.parameters:
             name = parameter.name
             if name not in markers:
-                self.named[name] = up_to_certain(outputs(name))
+                self.named[name] = up_to_last(outputs(name))
             if parameter.kind is not _KEYWORD_ONLY:
                 self.positional.append(parameter)
                 if name not in markers:
@@ -219,10 +236,13 @@ class NodeSources:
 
     def uses_output(self, previous: PreviousOutput) -> bool:
         """Return whether a parameter takes the previous step's output in every run, whichever alternative has run."""
-        if self.output is not None:
-            return not self._overriders
         taken = {candidate.slot for _, candidate in self.takers}
-        return all(alternative.parts & taken for alternative in previous.alternatives)
+        if self.output is None:
+            return all(alternative.parts & taken for alternative in previous.alternatives)
+        return not self._overriders or all(
+            alternative.always & taken or not any(map(alternative.may_set, self._overriders))
+            for alternative in previous.alternatives
+        )
 
     def _takes_in_every_run(self, previous: PreviousOutput) -> bool:
         """Return whether a parameter takes the previous step's output under rule 2, whichever alternative has run."""
@@ -241,7 +261,7 @@ class NodeSources:
                 has_passed_over = True
                 continue
             named = self.named[name]
-            if named and named[-1].is_certain:
+            if named and named[-1].is_last:
                 return None, ()
             if self._is_users_provider(name):
                 blockers.extend(candidate.slot for candidate in named)
@@ -269,9 +289,8 @@ class NodeSources:
 
     def _find_overriders(self) -> tuple[int, ...]:
         older = () if self.recipient is None else self.named[self.recipient.name]
-        if not older:
-            return self._blockers
-        return (*(each.slot for each in older if each.slot not in self.parts), *self._blockers)
+        slots = (*(each.slot for each in older), *self._blockers)
+        return tuple(slot for slot in slots if slot not in self.parts) if slots else ()
 
     def _find_rounds(self) -> dict[str, Condition | None]:
         if self.context.is_first:
@@ -283,6 +302,9 @@ class NodeSources:
             name: None if candidate.is_certain else Condition(set_=(candidate.slot,)) for name, candidate in whole
         }
         if self.recipient is not None and not self._is_always_taken:
-            unset = (*(candidate.slot for _, candidate in self.takers), *self._overriders)
-            conditions[self.recipient.name] = Condition(unset=unset) if unset else None
+            name = self.recipient.name
+            # In runs in which the recipient takes the whole output by its name, it takes the rounds' outputs as well.
+            others = (each.slot for taker, each in self.takers if taker != name or each.slot not in same)
+            unset = (*others, *self._overriders)
+            conditions[name] = Condition(unset=unset) if unset else None
         return conditions

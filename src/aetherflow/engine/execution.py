@@ -70,8 +70,8 @@ def contexts(held: Any) -> Sequence[SpanContext]:
 
 def told(op: CallOp | ChunkedOp, slots: Slots) -> dict[str, Any] | None:
     """Return the span attributes of this execution alone, the nodes among them that it takes outputs of."""
-    taken = [next((source for source in parameter if source.fills(slots)), None) for parameter in op.upstream]
-    makers = [maker for source in taken if source is not None for maker in source.makers]
+    sources = [next((source for source in parameter if source.fills(slots)), None) for parameter in op.upstream]
+    makers = [maker for source in sources if source is not None for maker in source.makers]
     found = dict.fromkeys(maker.name for maker in makers if maker.given is None or slots[maker.given] is not UNSET)
     return {**(slots[PARTITION] or {}), NODE_UPSTREAM: tuple(found)} if found else slots[PARTITION]
 

@@ -69,8 +69,6 @@ def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
 
     try:
         return inspect.signature(func, annotation_format=Format.FORWARDREF)
-    except (TypeError, ValueError):
-        raise
     except Exception:  # noqa: BLE001  # evaluating an annotation runs any code
         return inspect.signature(func, annotation_format=Format.STRING)
 
@@ -92,9 +90,8 @@ class _Evaluator:
         module, local = self._namespaces
         try:
             value = eval(annotation, module, local)  # the program's own source, as `inspect` evaluates it
-            return (
-                eval(value, module, local) if isinstance(value, str) else value
-            )  # a quoted annotation is quoted twice
+            # A quoted annotation under postponed evaluation is quoted twice.
+            return eval(value, module, local) if isinstance(value, str) else value
         except Exception:  # noqa: BLE001  # evaluating an annotation runs any code
             return _marked_part(annotation, module, local)
 

@@ -96,9 +96,9 @@ class _Binder:
     def _bind_marked(self, parameter: inspect.Parameter, marker: Marker) -> BoundArgument:
         """Apply rule 1."""
         context = self._context
-        if not context.has_context and (given := context.inputs.get(parameter.name)) is not None:
+        if not context.has_context and (input_slot := context.inputs.get(parameter.name)) is not None:
             self._inputs.add(parameter.name)
-            return BoundArgument(parameter, [SlotCandidate(given)])
+            return BoundArgument(parameter, [SlotCandidate(input_slot)])
         if context.is_sketch:
             return BoundArgument(parameter, [])
         try:
@@ -116,14 +116,14 @@ class _Binder:
         if context.has_value and parameter is sources.value_parameter:
             candidates.append(SlotCandidate(INPUTS))
         candidates.extend(sources.named[name])
-        given = context.inputs.get(name)
+        input_slot = context.inputs.get(name)
         if sources.output is not None and parameter is sources.recipient:
             # An output that chose an alternative has done its work: inputs and providers come before it.
-            is_filled = context.is_alternative and (given is not None or name in context.providers)
+            is_filled = context.is_alternative and (input_slot is not None or name in context.providers)
             if not is_filled:
                 candidates.append(sources.output)
-        if given is not None:
-            candidates.append(SlotCandidate(given))
+        if input_slot is not None:
+            candidates.append(SlotCandidate(input_slot))
         return up_to_last(candidates) if candidates else ()
 
     def _takes_mapping(self, parameter: inspect.Parameter) -> bool:
@@ -133,8 +133,8 @@ class _Binder:
         unknown = [name for name in inputs if name not in names]
         if not accepts_mapping(parameter.annotation) or (inputs and not unknown):
             return False
-        own = [each.name for each in self._task.parameters]
-        return len(unknown) != 1 or nearest_name(unknown[0], own, NEAR_MISS) is None
+        names_of_node = [each.name for each in self._task.parameters]
+        return len(unknown) != 1 or nearest_name(unknown[0], names_of_node, NEAR_MISS) is None
 
     def _missing(self, parameter: inspect.Parameter, reason: str) -> MissingInputError:
         context = self._context

@@ -203,10 +203,10 @@ def _ambiguous(sources: NodeSources, previous: PreviousOutput, arguments: Mappin
     name = sources.recipient.name
     for other, candidates in sources.named.items():
         if other != name and candidates and candidates[0].slot not in sources.parts:
-            taken = source_text(arguments[other], sources.task, sources.context)
+            source = source_text(arguments[other], sources.task, sources.context)
             return (
                 f"flow {sources.context.flow!r}: parameter {code(name)} of node {code(sources.task.name)} takes the "
                 f"output of {code(previous.step)} and not the run input {code(name)}, while {code(other)} takes "
-                f"{taken}. To take the input, write `*, {name}`; to take the output, {_renaming(sources)}"
+                f"{source}. To take the input, write `*, {name}`; to take the output, {_renaming(sources)}"
             )
     return ""

@@ -94,7 +94,8 @@ def make_task(
         given=calls.given,
         profile=_profile_of(chosen, profile, calls.kind),
         markers={parameter: marker for parameter, marker in markers.items() if marker is not None},
-        returns_none=declared in (Kind.SYNC, Kind.ASYNC) and signature.returns in (None, NoneType),
+        returns_none=declared in (Kind.SYNC, Kind.ASYNC)
+        and (signature.returns is None or signature.returns is NoneType),
         names=frozenset(parameter.name for parameter in parameters),
         has_var_positional=signature.has_var_positional,
         has_var_keyword=signature.has_var_keyword,

@@ -56,18 +56,18 @@ def assign_extra_inputs(
     Raises:
         UnknownInputError: Inputs remain, and `extra_inputs` is ``"raise"``.
     """
-    taken = {name for node in nodes for name in node.binding.inputs}
-    left = [name for name in inputs if name not in taken]
-    if not left:
+    known_names = {name for node in nodes for name in node.binding.inputs}
+    remaining = [name for name in inputs if name not in known_names]
+    if not remaining:
         return
     for node in nodes:
         if node.task.has_var_keyword:
-            names = [name for name in left if isinstance(name, str) and name not in node.task.names]
+            names = [name for name in remaining if isinstance(name, str) and name not in node.task.names]
             node.context.extra.extend((name, inputs[name]) for name in names)
-            taken.update(names)
+            known_names.update(names)
     if extra_inputs == "ignore" or any(node.binding.whole_mapping is not None for node in nodes):
         return
-    unknown = [name for name in left if name not in taken]
+    unknown = [name for name in remaining if name not in known_names]
     if unknown:
         raise _unknown_inputs(flow, unknown, nodes)
 

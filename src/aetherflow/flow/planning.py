@@ -87,9 +87,9 @@ def plan(
         UnknownInputError: No parameter takes an input.
     """
     planner = _Planner(flow, step, inputs, context, value)
-    made = planner.plan()
+    planned_flow = planner.plan()
     assign_extra_inputs(flow, planner.inputs, planner.bound, extra_inputs)
-    return Planned(made, planner.warnings)
+    return Planned(planned_flow, planner.warnings)
 
 
 def plan_for_diagram(flow: str, step: Step, context: AnyContext | None) -> tuple[Op, list[Binding]]:
@@ -318,9 +318,9 @@ class _Planner:
         is_certain = True
         for argument in binding.arguments:
             if argument.candidates:
-                taken = [each for each in argument.candidates if each.slot in self._makers]
-                sources.append(tuple(Source(each.slot, self._makers[each.slot], each.condition) for each in taken))
-                is_certain = is_certain and all(each.is_certain for each in taken)
+                outputs = [each for each in argument.candidates if each.slot in self._makers]
+                sources.append(tuple(Source(each.slot, self._makers[each.slot], each.condition) for each in outputs))
+                is_certain = is_certain and all(each.is_certain for each in outputs)
         makers = [maker for parameter in sources for source in parameter for maker in source.makers]
         if is_certain and all(maker.given is None for maker in makers):
             return [maker.name for maker in makers], ()
@@ -423,13 +423,13 @@ class _Planner:
         Returns:
             The nodes, and pairs of a slot that shows whether a node ran and the slot that keeps this.
         """
-        kept: dict[int, int] = {}
+        copies: dict[int, int] = {}
         makers = []
         for maker in self._makers.get(slot, []):
-            if maker.given is not None and maker.given not in kept:
-                kept[maker.given] = self._slot()
-            makers.append(Maker(maker.name, None if maker.given is None else kept[maker.given]))
-        return makers, tuple(kept.items())
+            if maker.given is not None and maker.given not in copies:
+                copies[maker.given] = self._slot()
+            makers.append(Maker(maker.name, None if maker.given is None else copies[maker.given]))
+        return makers, tuple(copies.items())
 
     def _gathered(self, op: MapOp) -> list[int]:
         if not op.span_slots:
@@ -451,8 +451,8 @@ class _Planner:
             scope.outputs.append((step.name, slot, False))
         names = () if body is None else (step.name,)
         self._follow(scope, PreviousOutput.of_step(slot, step.name, names))
-        taken = [maker.name for maker in makers] if is_certain else ()
-        site = DIAGRAM_SITE if self._is_sketch else stage_site(self._flow, step.stage, taken)
+        producers = [maker.name for maker in makers] if is_certain else ()
+        site = DIAGRAM_SITE if self._is_sketch else stage_site(self._flow, step.stage, producers)
         upstream = () if is_certain else ((Source(source.slot, makers),),)
         aliases = self._same.get(source.slot, ())
         return ChunkedOp(site, step.name, step.size, body, source.slot, slot, aliases, upstream)
@@ -501,10 +501,10 @@ class _Planner:
         if not returns_none(step.body):
             scope.rounds = (round_before, *scope.rounds)
         op = self._step(step.body, scope)
-        kept = {found.slot for found in self._providers.found}
+        lasting = {provider.slot for provider in self._providers.found}
         # Slots of spans belong to the steps that they show, and those may come before the rounds.
-        kept |= {slot for slot, owner in self._owners.items() if owner < round_before}
-        clears = tuple(slot for slot in range(round_before + 1, self._size) if slot not in kept)
+        lasting |= {slot for slot, owner in self._owners.items() if owner < round_before}
+        clears = tuple(slot for slot in range(round_before + 1, self._size) if slot not in lasting)
         kept_makers, ran = self._kept_makers(op.slot)
         makers.extend(kept_makers)
         silent = self._outputs[op.slot].silent

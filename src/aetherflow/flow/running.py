@@ -172,7 +172,7 @@ class Runner:
         return found, slots
 
     def _planned(self, key: object, names: Any, context: AnyContext | None) -> Plan:
-        made, warned = plan(
+        flow_plan, texts = plan(
             self._name,
             self._step,
             None if names is _Value else names,
@@ -180,12 +180,12 @@ class Runner:
             value=names is _Value,
             extra_inputs=self.extra_inputs,
         )
-        for place, text in warned.items():
+        for place, text in texts.items():
             self._warn_once(place, text)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        self._plans[key] = made
-        return made
+        self._plans[key] = flow_plan
+        return flow_plan
 
     def _warn_once(self, place: tuple[str, str], text: str) -> None:
         """Warn once per flow and node; if warnings are errors, each run fails before anything has run."""

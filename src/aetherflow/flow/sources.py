@@ -69,18 +69,18 @@ class PreviousOutput:
     @classmethod
     def of_step(cls, slot: int, step: str, names: tuple[str, ...], *, is_silent: bool = False) -> PreviousOutput:
         """Return the output of a step that produces one value."""
-        own = frozenset((slot,))
-        return cls(slot, step, names, own, own, (Alternative(own, own),), (slot,) if is_silent else ())
+        slots = frozenset((slot,))
+        return cls(slot, step, names, slots, slots, (Alternative(slots, slots),), (slot,) if is_silent else ())
 
     @classmethod
     def of_branches(
         cls, slot: int, step: str, keys: tuple[str, ...], branches: Sequence[PreviousOutput]
     ) -> PreviousOutput:
         """Return the output of a fan-out, which consists of the results of its branches."""
-        own = frozenset((slot,))
-        parts = own.union(*(branch.same for branch in branches))
-        always = own.union(branch.slot for branch in branches)
-        return cls(slot, step, (PARALLEL_RESULTS, *keys), own, parts, (Alternative(always, parts),))
+        slots = frozenset((slot,))
+        parts = slots.union(*(branch.same for branch in branches))
+        always = slots.union(branch.slot for branch in branches)
+        return cls(slot, step, (PARALLEL_RESULTS, *keys), slots, parts, (Alternative(always, parts),))
 
     @classmethod
     def of_alternatives(
@@ -94,18 +94,18 @@ class PreviousOutput:
             alternatives: The outputs of the alternatives.
             ranges: For each alternative, the slots that belong to it.
         """
-        own = frozenset((slot,))
+        slots = frozenset((slot,))
         speaking = [each for each in alternatives if not each.is_silent]
         return cls(
             slot,
             step,
             tuple(dict.fromkeys(name for each in speaking for name in each.names)),
-            own.union(*(each.same for each in speaking)),
-            own.union(*(each.parts for each in speaking)),
+            slots.union(*(each.same for each in speaking)),
+            slots.union(*(each.parts for each in speaking)),
             tuple(
                 Alternative(
-                    own | inner.always,
-                    own | inner.parts,
+                    slots | inner.always,
+                    slots | inner.parts,
                     (*inner.unset, *(other for other in ranges if each.slot not in other)),
                 )
                 for each in speaking
@@ -116,9 +116,9 @@ class PreviousOutput:
 
     def of_flow(self, slot: int, step: str) -> PreviousOutput:
         """Return this output as the output of the named flow that ends with it."""
-        own = frozenset((slot,))
+        slots = frozenset((slot,))
         silent = (slot,) if self.is_silent else self.silent
-        return PreviousOutput(slot, step, (step,), own, own, (Alternative(own, own),), silent)
+        return PreviousOutput(slot, step, (step,), slots, slots, (Alternative(slots, slots),), silent)
 
 
 @dataclass(slots=True)
@@ -236,11 +236,11 @@ class NodeSources:
 
     def uses_output(self, previous: PreviousOutput) -> bool:
         """Return whether a parameter takes the previous step's output in every run, whichever alternative has run."""
-        taken = {candidate.slot for _, candidate in self.takers}
+        taken_slots = {candidate.slot for _, candidate in self.takers}
         if self.output is None:
-            return all(alternative.parts & taken for alternative in previous.alternatives)
+            return all(alternative.parts & taken_slots for alternative in previous.alternatives)
         return not self._overriders or all(
-            alternative.always & taken or not any(map(alternative.may_set, self._overriders))
+            alternative.always & taken_slots or not any(map(alternative.may_set, self._overriders))
             for alternative in previous.alternatives
         )
 
@@ -248,8 +248,8 @@ class NodeSources:
         """Return whether a parameter takes the previous step's output under rule 2, whichever alternative has run."""
         if any(candidate.is_certain for _, candidate in self.takers):
             return True
-        taken = {candidate.slot for _, candidate in self.takers}
-        return all(alternative.always & taken for alternative in previous.alternatives)
+        taken_slots = {candidate.slot for _, candidate in self.takers}
+        return all(alternative.always & taken_slots for alternative in previous.alternatives)
 
     def _find_recipient(self) -> tuple[inspect.Parameter | None, tuple[int, ...]]:
         """Return the recipient, and slots that prevent it from taking the output if one of them is set."""

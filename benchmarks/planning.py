@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from dependency_injector import providers
 
@@ -62,8 +63,8 @@ def main() -> None:
         flow = chain(length)
         step = flow._step
         figures = (
-            median(lambda step=step: plan("flow", step, ("text",), None), rounds),  # type: ignore[misc]
-            median(lambda step=step: plan("flow", step, ("text",), context), rounds),  # type: ignore[misc]
+            median(partial(plan, "flow", step, ("text",), None), rounds),
+            median(partial(plan, "flow", step, ("text",), context), rounds),
             median(flow.to_mermaid, max(rounds // 10, 1)),
         )
         print(f"{length:>5} {figures[0]:>10.0f} {figures[1]:>15.0f} {figures[2]:>12.0f}")

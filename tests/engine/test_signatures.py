@@ -135,6 +135,6 @@ def test_variadic_parameters_are_reported_apart() -> None:
 def test_what_has_no_signature_is_an_error() -> None:
     """As `inspect.signature` has it."""
     with pytest.raises(TypeError):
-        read_signature(3)  # type: ignore[arg-type]
+        read_signature(3)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(ValueError, match="no signature"):
         read_signature(max)

@@ -274,7 +274,7 @@ def test_a_flow_that_ends_in_such_a_node_passes_on_nothing() -> None:
 
 
 def test_an_alternative_that_passes_on_nothing() -> None:
-    """Which alternative ran decides: after the one annotated `-> None`, the parameter takes the input."""
+    """The alternative that ran decides: after the one annotated `-> None`, the parameter takes the input."""
     choose = node(name="choose")(lambda key: key)
     flow = choose.branch_on({"q": quiet(), "s": source()}) >> last(lambda text: text)
     assert [flow.run({"key": key, "text": "input"}) for key in "qs"] == ["input", "previous"]
@@ -394,6 +394,19 @@ def test_a_name_in_two_branches_is_refused_even_if_something_else_could_fill_it(
     assert (again >> shared >> last(lambda shared: shared)).run() == "mid"
 
 
+def test_a_name_that_was_in_two_branches_means_a_later_output() -> None:
+    """Once a single node gives it an output again: in one branch of a fan-out, or in every alternative."""
+    count = iter(range(99))
+    shared = node(name="shared")(lambda value: next(count))
+    twice = source() >> [source("b", "b") >> shared, source("c", "c") >> shared] >> node(name="mid")(lambda x: "m")
+    end, by_name = node(name="end")(lambda value: value), last(lambda *, shared: shared)
+    assert (twice >> [source("d", "d") >> shared >> end, source("e", "e")] >> by_name).run() == 2
+    assert (twice.branch_on({"m": shared >> end, "n": source("f", "f") >> shared}) >> by_name).run() == 5
+    some = twice.branch_on({"m": shared >> end, "n": source("f", "f")}) >> by_name
+    with pytest.raises(MissingInputError, match="several branches of a fan-out have an output `shared`"):
+        some.run()
+
+
 def test_a_key_means_the_branch_that_has_it() -> None:
     """Even if a node of another branch has that name."""
     shared = node(name="shared")(lambda value: f"<{value}>")
@@ -504,8 +517,8 @@ def test_an_alternative_that_ends_in_a_fan_out() -> None:
 def test_an_output_of_an_alternative_that_did_not_run_is_missing() -> None:
     """A parameter with its name takes its default, an input or a provider, or the run raises."""
     choose = node(name="choose")(lambda side: side)
-    left = source("inner", "inner") >> source("left", "left")
-    flow = choose.branch_on({"l": left, "r": source("right", "right")})
+    left_flow = source("inner", "inner") >> source("left", "left")
+    flow = choose.branch_on({"l": left_flow, "r": source("right", "right")})
     assert (flow >> last(lambda value, inner: inner)).run({"side": "l"}) == "inner"
     assert (flow >> last(lambda value, inner="default": inner)).run({"side": "r"}) == "default"
     assert (flow >> last(lambda value, inner: inner)).run({"side": "r", "inner": "input"}) == "input"
@@ -516,9 +529,9 @@ def test_an_output_of_an_alternative_that_did_not_run_is_missing() -> None:
 def test_a_provider_name_that_an_alternative_may_have() -> None:
     """If the alternative ran, its output fills the first parameter; if not, that is passed over for the next."""
     choose = node(name="choose")(lambda side: side)
-    left = source("inner", "x") >> source("left", "left")
-    flow = choose.branch_on({"l": left, "r": source("right", "right")}) >> last(lambda x, value=None: (x, value))
-    needs = choose.branch_on({"l": left, "r": source("right", "right")}) >> last(lambda x, value: (x, value))
+    left_flow = source("inner", "x") >> source("left", "left")
+    flow = choose.branch_on({"l": left_flow, "r": source("right", "right")}) >> last(lambda x, value=None: (x, value))
+    needs = choose.branch_on({"l": left_flow, "r": source("right", "right")}) >> last(lambda x, value: (x, value))
     with pytest.warns(UnusedOutputWarning, match="does not use"):
         assert flow.run({"side": "l"}, Context()) == ("inner", None)
     with pytest.warns(UnusedOutputWarning, match="does not always use"):
@@ -603,14 +616,14 @@ def test_rounds_feed_a_first_parameter_with_the_name_of_an_alternative() -> None
 
 def test_a_round_that_ends_in_a_node_annotated_none_feeds_nothing() -> None:
     """The next round takes what the first one took."""
-    seen: list[int] = []
-    step = node(name="step")(lambda n: seen.append(n) or n % 2)
+    values: list[int] = []
+    step = node(name="step")(lambda n: values.append(n) or n % 2)
     flow = step.branch_on({0: quiet(), 1: node(name="more")(lambda step: step + 1)}).repeat(3)
     assert flow.run({"n": 4}) is None
-    assert seen == [4, 4, 4]
-    seen.clear()
+    assert values == [4, 4, 4]
+    values.clear()
     assert flow.run({"n": 1}) == 2
-    assert seen == [1, 2, 1]
+    assert values == [1, 2, 1]
 
 
 def test_rounds_keep_an_older_output_that_the_first_round_took() -> None:
@@ -626,14 +639,14 @@ def test_rounds_keep_an_older_output_that_the_first_round_took() -> None:
 
 def test_rounds_of_a_node_annotated_none_are_all_alike() -> None:
     """There is no output to feed the next round with."""
-    seen: list[str] = []
+    values: list[str] = []
 
     def keep(text: str) -> None:
-        seen.append(text)
+        values.append(text)
 
     assert node(keep).repeat(2).run({"text": "a"}) is None
     assert (source() >> node(keep).repeat(2)).run() is None
-    assert seen == ["a", "a", "previous", "previous"]
+    assert values == ["a", "a", "previous", "previous"]
 
 
 def test_rounds_after_a_node_annotated_none() -> None:

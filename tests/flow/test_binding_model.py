@@ -108,7 +108,7 @@ class Choice:
     chooser: Function
     alternatives: tuple[Step, ...]
     has_default: bool
-    """Whether the last alternative is given as ``default=``."""
+    """True if the last alternative is given as ``default=``."""
 
 
 Step = Function | Chain | Named | Rounds | FanOut | Mapped | Choice

@@ -102,8 +102,8 @@ def _marked_part(annotation: str, module: dict[str, Any], local: dict[str, Any])
     ``Annotated[Service, Provide["service"]]`` keeps its marker even if `Service` is imported for type checkers only.
     """
     try:
-        value = eval(annotation, module, _AnyForUnknown(module, local))  # as above
-    except Exception:  # noqa: BLE001  # as above
+        value = eval(annotation, module, _AnyForUnknown(module, local))
+    except Exception:  # noqa: BLE001  # evaluating an annotation runs any code
         return inspect.Parameter.empty
     return value if get_origin(value) is Annotated else inspect.Parameter.empty
 
@@ -136,7 +136,7 @@ def _innermost(func: Callable[..., Any]) -> Any:
             target = wrapped
         elif isinstance(target, type):
             return target
-        elif isinstance(called := getattr(type(target), "__call__", None), types.FunctionType):  # noqa: B004  # its code
+        elif isinstance(called := getattr(type(target), "__call__", None), types.FunctionType):  # noqa: B004  # the method itself is read
             target = called
         else:
             return target

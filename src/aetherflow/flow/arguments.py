@@ -33,7 +33,7 @@ class SlotCandidate(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """Whether candidates behind this one never count."""
+        """True if candidates behind this one never count."""
         return self.is_certain or self.completes
 
 
@@ -59,12 +59,12 @@ class BoundArgument(NamedTuple):
 
     @property
     def is_default(self) -> bool:
-        """Whether the function itself fills the parameter."""
+        """True if the function itself fills the parameter."""
         return not self.candidates and self.provider is None and self.error is None
 
     @property
     def is_injected(self) -> bool:
-        """Whether a provider always fills the parameter."""
+        """True if a provider always fills the parameter."""
         return not self.candidates and self.provider is not None
 
     def getter(self) -> Getter:

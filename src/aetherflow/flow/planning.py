@@ -267,9 +267,8 @@ class _Planner:
 
     def _executor_of(self, task: Task) -> str | None:
         chosen = task.executor or self._executor
-        if (
-            self._is_sketch or chosen is None or chosen == "thread"
-        ):  # where the flow runs, branches are on threads already
+        # Branches are on threads already; a diagram runs nothing.
+        if self._is_sketch or chosen is None or chosen == "thread":
             return None
         if task.kind in (Kind.STREAM, Kind.ASYNC_STREAM):
             raise ConfigurationError(
@@ -376,13 +375,16 @@ class _Planner:
         branch. If failures are collected, only the results of branches are certain to be there.
         """
         own = [{name for name, _, _ in inner.outputs} for inner in scopes]
+        ambiguous_before = frozenset(scope.ambiguous)
         for inner, key, mine, op in zip(scopes, step.keys, own, ops, strict=True):
-            scope.ambiguous |= inner.ambiguous
+            scope.ambiguous |= inner.ambiguous - ambiguous_before
             for name in mine:
                 if sum(name in other for other in own) > 1:
                     scope.ambiguous.add(name)
                 elif inner.names.get(name) == (SlotCandidate(op.slot),) or not step.collect:
                     scope.names[name] = inner.names.get(name, ())
+                    if name not in inner.ambiguous:
+                        scope.ambiguous.discard(name)
                 else:
                     scope.may_have(name, inner)
             for name, slot, spread in inner.outputs:
@@ -474,7 +476,6 @@ class _Planner:
         scopes = [inner for _, inner in planned.values()]
         scope.may_have_any((*(name for inner in scopes for name, _, _ in inner.outputs), PARALLEL_RESULTS), scopes)
         for inner in scopes:
-            scope.ambiguous |= inner.ambiguous
             scope.outputs.extend(inner.outputs)
         chosen = [op.slot for op, _ in planned.values()]
         self._merged(chosen, slot)

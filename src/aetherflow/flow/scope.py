@@ -56,6 +56,7 @@ class Scope:
 
         If each of them has an output of a name, one of these is there, and older outputs of that name never count.
         """
+        self.ambiguous.update(*(inner.ambiguous for inner in alternatives))
         for name in dict.fromkeys(names):
             known = self.names.get(name, ())
             for inner in alternatives:
@@ -63,6 +64,8 @@ class Scope:
             if all(_has_new(inner.names.get(name, ()), known) for inner in alternatives):
                 new = self.names[name][: len(self.names[name]) - len(known)]
                 self.names[name] = (*new[:-1], new[-1]._replace(completes=True))
+                if not any(name in inner.ambiguous for inner in alternatives):
+                    self.ambiguous.discard(name)
 
     def follow(self, output: PreviousOutput) -> None:
         """Make an output that of the step before."""

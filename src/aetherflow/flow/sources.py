@@ -63,7 +63,7 @@ class PreviousOutput:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the step is annotated ``-> None``, so that it never has an output to pass on."""
+        """True if the step is annotated ``-> None``, so that it never has an output to pass on."""
         return self.slot in self.silent
 
     @classmethod

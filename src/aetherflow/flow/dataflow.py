@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from aetherflow.engine.graph import Step
 from aetherflow.engine.plan import BranchOp, CallOp, ChainOp, ChunkedOp, FanOutOp, MapOp, Op, RepeatOp, SubOp
-from aetherflow.flow.arguments import Binding
-from aetherflow.flow.planning import plan_for_diagram
+from aetherflow.flow.planning import DiagramPlan, plan_for_diagram
 from aetherflow.resources.context import AnyContext, context_class
 
 __all__ = ["DataFlow", "data_flow"]
@@ -40,21 +39,21 @@ def data_flow(flow: str, step: Step, context: AnyContext | None) -> DataFlow:
     """
     if context is not None:
         context_class(context)
-    op, bindings = plan_for_diagram(flow, step, context)
-    return _Tracer(bindings).trace(op)
+    return _Tracer(plan_for_diagram(flow, step, context)).trace()
 
 
 class _Tracer:
     """Follows the operations of a plan in the order in which they were planned."""
 
-    def __init__(self, bindings: Sequence[Binding]) -> None:
-        self._bindings = iter(bindings)
+    def __init__(self, plan: DiagramPlan) -> None:
+        self._plan = plan
+        self._bindings = iter(plan.bindings)
         self._flow = DataFlow()
         self._producers: dict[int, frozenset[int]] = {}  # slot -> nodes that may have filled it
         self._taken: set[int] = set()
 
-    def trace(self, op: Op) -> DataFlow:
-        self._follow(op)
+    def trace(self) -> DataFlow:
+        self._follow(self._plan.op)
         return self._flow
 
     def _follow(self, op: Op) -> frozenset[int]:
@@ -72,7 +71,9 @@ class _Tracer:
                 self._flow.loops.append(op.previous in self._taken)
             case BranchOp():
                 followed = [(part, self._follow(part)) for part in _parts(op)]
-                producers = frozenset().union(*(nodes for part, nodes in followed if not _is_silent(part)))
+                producers = frozenset().union(
+                    *(nodes for part, nodes in followed if part.slot not in self._plan.silent)
+                )
             case _:
                 producers = frozenset().union(*[self._follow(part) for part in _parts(op)])
         self._producers[op.slot] = producers
@@ -83,21 +84,6 @@ class _Tracer:
         sources = (self._producers.get(slot, frozenset()) for slot in slots)
         self._flow.sources.append(frozenset().union(*sources))
         return frozenset((len(self._flow.sources) - 1,))
-
-
-def _is_silent(op: Op) -> bool:
-    """Return whether an operation ends in nodes annotated ``-> None``, so that it has no output to pass on."""
-    match op:
-        case CallOp():
-            return op.task.returns_none
-        case ChainOp(ops):
-            return _is_silent(ops[-1])
-        case RepeatOp() | SubOp():
-            return _is_silent(op.op)
-        case BranchOp():
-            return all(map(_is_silent, _parts(op)))
-        case _:
-            return False
 
 
 def _parts(op: FanOutOp | MapOp | ChunkedOp | BranchOp | SubOp) -> Iterator[Op]:

@@ -53,7 +53,7 @@ from aetherflow.flow.sources import PARALLEL_RESULTS, BindingContext, PreviousOu
 from aetherflow.resources.context import AnyContext, provider_names
 from aetherflow.resources.scopes import context_locals_of
 
-__all__ = ["Planned", "plan", "plan_for_diagram"]
+__all__ = ["DiagramPlan", "Planned", "plan", "plan_for_diagram"]
 
 
 class Planned(NamedTuple):
@@ -92,23 +92,36 @@ def plan(
     return Planned(planned_flow, planner.warnings)
 
 
-def plan_for_diagram(flow: str, step: Step, context: AnyContext | None) -> tuple[Op, list[Binding]]:
+class DiagramPlan(NamedTuple):
+    """A plan for a diagram.
+
+    Args:
+        op: The operation of the flow.
+        bindings: The bindings of its nodes, in the order in which they are planned.
+        silent: The slots of steps that have no output to pass on, since they end in nodes annotated ``-> None``.
+    """
+
+    op: Op
+    bindings: Sequence[Binding]
+    silent: frozenset[int]
+
+
+def plan_for_diagram(flow: str, step: Step, context: AnyContext | None) -> DiagramPlan:
     """Plan a flow whose inputs are not known, to find out where data flows.
+
+    A parameter that nothing else fills is assumed to be a run input.
 
     Args:
         flow: The flow's name.
         step: Its graph.
         context: A context, or a context class, whose providers fill parameters; None for no providers.
-
-    Returns:
-        The operation of the flow, and the bindings of its nodes in the order in which they are planned. A parameter
-        that nothing else fills is assumed to be a run input.
     """
     planner = _Planner(flow, step, None, context, False, is_sketch=True)
     planner.plan()
     inputs = tuple(dict.fromkeys(name for each in planner.bound for name in each.binding.missing))
     planner = _Planner(flow, step, inputs, context, False, is_sketch=True)
-    return planner.plan().op, [each.binding for each in planner.bound]
+    op = planner.plan().op
+    return DiagramPlan(op, [each.binding for each in planner.bound], planner.silent_slots())
 
 
 class _Planner:
@@ -171,6 +184,10 @@ class _Planner:
             overridden=any(provider.last_overriding is not None for provider in given),
             observer=observer_for(step),
         )
+
+    def silent_slots(self) -> frozenset[int]:
+        """Return the slots of steps that have no output to pass on."""
+        return frozenset(slot for slot, output in self._outputs.items() if output.is_silent)
 
     def _flow_parameters(self) -> frozenset[str]:
         """Return the names of all parameters of the flow."""

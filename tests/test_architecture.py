@@ -23,6 +23,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / PACKAGE
 FLOORS = {
     "errors": 1,
     "protocols": 1,
+    "user_exceptions": 1,
     "config": 2,
     "telemetry": 3,
     "resources": 4,

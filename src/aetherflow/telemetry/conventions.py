@@ -35,7 +35,7 @@ FLOW_NODES: Final = "aetherflow.flow.nodes"
 RUN_ID: Final = "aetherflow.run.id"
 """string: what this run alone is called; on the span of a run, or of a node that was run by itself."""
 RUN_RESULT: Final = "aetherflow.run.result"
-"""string: `failure`, `timeout` or `cancellation`, on the span of a run; absent on success."""
+"""string: `failure`, `timeout`, `cancellation` or `expected`, on the span of a run; absent on success."""
 NODE_NAME: Final = "aetherflow.node.name"
 """string: the name of the node, its function's unless it was given one."""
 NODE_TYPE: Final = "aetherflow.node.type"
@@ -45,7 +45,15 @@ NODE_UPSTREAM: Final = "aetherflow.node.upstream"
 NODE_ATTEMPT: Final = "aetherflow.node.attempt"
 """int: which attempt it was, from 1; only where retries are configured."""
 NODE_RESULT: Final = "aetherflow.node.result"
-"""string: `failure`, `timeout` or `cancellation`; absent on success. `skip` is kept free, and emitted nowhere yet."""
+"""string: `failure`, `timeout`, `cancellation` or `expected`; absent on success. `expected` stands for an exception
+that the node declares with `expected=`: the status stays unset, and there is no `error.type` and no exception event."""
+EXPECTED_TYPE: Final = "aetherflow.expected.type"
+"""string: the qualified class name of an expected exception, as in `error.type`; only if the result is `expected`."""
+EXECUTION_KIND: Final = "aetherflow.execution.kind"
+"""string: `cache_hit`, `coalesced` (waited for the computation of another caller) or `retried` (more than one attempt);
+absent if the execution was computed at its first attempt. On spans and on `aetherflow.node.duration`."""
+RETRY_WAIT: Final = "aetherflow.retry.wait"
+"""double: seconds between the attempts of an execution, in total; only after a retry. Also the name of a metric."""
 NODE_CACHE_HIT: Final = "aetherflow.node.cache.hit"
 """boolean: whether the result was taken from the cache; only of cached nodes."""
 PROVIDER_SCOPE: Final = "aetherflow.provider.scope"
@@ -78,7 +86,8 @@ MAX_LINKS: Final = 128
 """Links a fan-in span carries at most; the rest is counted in ``LINK_DROPPED_COUNT``."""
 
 NodeType = Literal["sync", "async", "stream", "batch"]
-NodeResult = Literal["failure", "timeout", "cancellation", "skip"]
+NodeResult = Literal["failure", "timeout", "cancellation", "expected"]
+ExecutionKind = Literal["cache_hit", "coalesced", "retried"]
 ProviderScope = Literal["thread_local", "context_local", "singleton", "factory", "mixed", "none", "unknown"]
 
 # --- span names --------------------------------------------------------------------------------------------
@@ -91,7 +100,7 @@ SUBMIT_SPAN: Final = "submit {node}"
 
 # --- span events -------------------------------------------------------------------------------------------
 RETRY_EVENT: Final = "aetherflow.retry"
-"""event: an attempt failed and another follows; with the attempt's number and `error.type`."""
+"""event: an attempt failed and another follows; with the attempt's number, `error.type` and `exception.message`."""
 RETRY_DELAY: Final = "aetherflow.retry.delay"
 """double: seconds until the next attempt."""
 PROFILE_EVENT: Final = "aetherflow.profile"
@@ -184,7 +193,11 @@ class MetricDefinition:
 
 
 NODE_DURATION: Final = MetricDefinition(
-    "aetherflow.node.duration", "histogram", "s", "Duration of node executions.", (FLOW_NAME, NODE_NAME, ERROR_TYPE)
+    "aetherflow.node.duration",
+    "histogram",
+    "s",
+    "Duration of node executions.",
+    (FLOW_NAME, NODE_NAME, ERROR_TYPE, EXECUTION_KIND),
 )
 RUN_DURATION: Final = MetricDefinition(
     "aetherflow.run.duration", "histogram", "s", "Duration of flow runs.", (FLOW_NAME, ERROR_TYPE)
@@ -205,6 +218,9 @@ NODE_ACTIVE: Final = MetricDefinition(
 )
 NODE_RETRIES: Final = MetricDefinition(
     "aetherflow.node.retries", "counter", "{retry}", "Retried attempts.", (FLOW_NAME, NODE_NAME, ERROR_TYPE)
+)
+RETRY_WAIT_METRIC: Final = MetricDefinition(
+    RETRY_WAIT, "histogram", "s", "Time between two attempts.", (FLOW_NAME, NODE_NAME)
 )
 BATCH_SIZE_METRIC: Final = MetricDefinition(
     "aetherflow.batch.size", "histogram", "{item}", "Items in a micro-batch.", (NODE_NAME,)
@@ -267,9 +283,9 @@ TELEMETRY_SPANS: Final = MetricDefinition(
 )
 
 ALL_METRICS: Final = (
-    NODE_DURATION, RUN_DURATION, OPERATION_DURATION, NODE_ACTIVE, NODE_RETRIES, BATCH_SIZE_METRIC, BATCH_WAIT_METRIC,
-    CACHE_REQUESTS, CACHE_ENTRIES, POOL_OBJECTS, POOL_WAITING, POOL_WAIT, EXECUTOR_QUEUE, EXECUTOR_WORKERS,
-    EXECUTOR_WAIT, STREAM_ITEMS_METRIC, HEALTH_STATUS, TELEMETRY_SPANS,
+    NODE_DURATION, RUN_DURATION, OPERATION_DURATION, NODE_ACTIVE, NODE_RETRIES, RETRY_WAIT_METRIC, BATCH_SIZE_METRIC,
+    BATCH_WAIT_METRIC, CACHE_REQUESTS, CACHE_ENTRIES, POOL_OBJECTS, POOL_WAITING, POOL_WAIT, EXECUTOR_QUEUE,
+    EXECUTOR_WORKERS, EXECUTOR_WAIT, STREAM_ITEMS_METRIC, HEALTH_STATUS, TELEMETRY_SPANS,
 )  # fmt: skip
 """Every metric, in the order of the telemetry contract."""
 

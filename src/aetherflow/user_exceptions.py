@@ -1,0 +1,71 @@
+"""Operations on exceptions that user code raised; none of them fails, whatever the exception does.
+
+Such an exception is not ours to change. It may be a frozen dataclass, refuse every assignment, or have methods such as
+``__bool__``, ``__eq__``, ``__str__`` and ``add_note`` that raise. So it is compared with None by ``is``, its type is read
+with ``type()``, and every change of it is an attempt.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause"]
+
+_DICT: Final[Any] = BaseException.__dict__["__dict__"]
+
+
+def is_error(error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
+    """Return whether an exception is of a class, as an ``except`` clause decides it.
+
+    ``isinstance`` also reads ``__class__``, which may run code of the exception.
+    """
+    return issubclass(type(error), kinds)
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Return the exception's own ``__dict__``, even if its class replaces that name; changes to it are kept."""
+    return _DICT.__get__(error)  # type: ignore[no-any-return]  # the type of the descriptor is not public
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Return the notes of an exception that are strings; none if they cannot be read."""
+    try:
+        return [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    except Exception:  # noqa: BLE001  # reading an attribute runs code of the exception
+        return []
+
+
+def add_note(error: BaseException, note: str) -> bool:
+    """Add a note to an exception, unless it has the note already.
+
+    Returns:
+        False if the exception refused the note.
+    """
+    if note in notes_of(error):
+        return True
+    try:
+        error.add_note(note)
+    except Exception:  # noqa: BLE001  # the exception may refuse any change
+        return False
+    return True
+
+
+def set_cause(error: BaseException, cause: BaseException | None) -> bool:
+    """Set the cause of an exception.
+
+    Returns:
+        False if the exception refused it.
+    """
+    try:
+        error.__cause__ = cause
+    except Exception:  # noqa: BLE001  # the exception may refuse any change
+        return False
+    return True
+
+
+def message_of(error: BaseException) -> str | None:
+    """Return the message of an exception; None if it cannot be printed."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # printing runs code of the exception
+        return None

@@ -1,8 +1,8 @@
 """Operations on exceptions that user code raised; none of them fails, whatever the exception does.
 
-Such an exception is not ours to change. It may be a frozen dataclass, refuse every assignment, or have methods such as
-``__bool__``, ``__eq__``, ``__str__`` and ``add_note`` that raise. So it is compared with None by ``is``, its type is read
-with ``type()``, and every change of it is an attempt.
+Such an exception is not ours to change. It may be a frozen dataclass, refuse every assignment, or have methods such
+as ``__bool__``, ``__eq__``, ``__str__`` and ``add_note`` that raise. So it is compared with None by ``is``, its type is
+read with ``type()``, and every change of it is an attempt.
 """
 
 from __future__ import annotations

@@ -147,8 +147,14 @@ class NotAStreamError(AetherFlowError, TypeError):
 
 
 class StreamError(AetherFlowError, RuntimeError):
-    """A stream was used in a way that it does not allow; names the node whose items it has."""
+    """A stream was used in a way that it does not allow.
 
-    def __init__(self, node: str, reason: str) -> None:
+    Args:
+        node: The node whose items it has; of any other iterator, the node that reads it.
+        reason: What is not allowed, and what is.
+        subject: The beginning of the message, before the node's name.
+    """
+
+    def __init__(self, node: str, reason: str, *, subject: str = "the stream of node") -> None:
         self.node = node
-        super().__init__(f"the stream of node {node!r} {reason}")
+        super().__init__(f"{subject} {node!r} {reason}")

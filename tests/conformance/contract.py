@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import get_args
 
 from aetherflow.analysis.spans import Span
 from aetherflow.telemetry import conventions as names
@@ -17,14 +18,17 @@ NODE_MUST = {
 NODE_MAY = {
     names.RUN_ID, names.NODE_UPSTREAM, names.NODE_ATTEMPT, names.NODE_RESULT, names.ERROR_TYPE, names.PROVIDER_NAMES,
     names.PROVIDER_SCOPES, names.BATCH_INDEX, names.BATCH_COUNT, names.BATCH_SIZE, names.STREAM_ITEMS,
-    names.LINK_DROPPED_COUNT, names.NODE_CACHE_HIT, names.BATCH_WAIT,
+    names.LINK_DROPPED_COUNT, names.NODE_CACHE_HIT, names.BATCH_WAIT, names.EXECUTION_KIND, names.RETRY_WAIT,
+    names.EXPECTED_TYPE,
 }  # fmt: skip
 BATCH_MUST = {names.NODE_NAME, names.CODE_FUNCTION_NAME, names.BATCH_SIZE, names.THREAD_ID, names.THREAD_NAME}
-BATCH_MAY = {names.NODE_RESULT, names.NODE_ATTEMPT, names.ERROR_TYPE, names.LINK_DROPPED_COUNT}
+BATCH_MAY = {
+    names.NODE_RESULT, names.NODE_ATTEMPT, names.ERROR_TYPE, names.LINK_DROPPED_COUNT, names.EXPECTED_TYPE,
+}  # fmt: skip
 TYPES = {
     names.FLOW_NODES: int, names.NODE_ATTEMPT: int, names.THREAD_ID: int, names.BATCH_INDEX: int,
     names.BATCH_COUNT: int, names.BATCH_SIZE: int, names.STREAM_ITEMS: int, names.LINK_DROPPED_COUNT: int,
-    names.BATCH_WAIT: float, names.NODE_CACHE_HIT: bool,
+    names.BATCH_WAIT: float, names.NODE_CACHE_HIT: bool, names.RETRY_WAIT: float,
     names.NODE_UPSTREAM: tuple, names.PROVIDER_NAMES: tuple, names.PROVIDER_SCOPES: tuple,
 }  # fmt: skip
 """Attributes that are no strings."""
@@ -71,12 +75,17 @@ def _check_node(span: Span) -> None:
     assert (told[names.PROVIDER_SCOPE] == "none") == (not injected)
     assert told.get(names.NODE_UPSTREAM) != ()
     assert names.LINK_DROPPED_COUNT not in told or len(span.links) == names.MAX_LINKS
+    kind = told.get(names.EXECUTION_KIND)
+    assert kind in (None, *get_args(names.ExecutionKind))
+    assert (kind == "retried") == (names.RETRY_WAIT in told)
 
 
 def _check_end(span: Span, result_name: str) -> None:
     """A result only where it was no success; the status and ``error.type`` only where that was an error."""
     result = span.attributes.get(result_name)
-    assert result in (None, "failure", "timeout", "cancellation")
+    assert result in (None, *get_args(names.NodeResult))
+    is_expected_node = result == "expected" and result_name == names.NODE_RESULT
+    assert (names.EXPECTED_TYPE in span.attributes) == is_expected_node
     assert (span.status.code == "error") == (result in ("failure", "timeout")) == (names.ERROR_TYPE in span.attributes)
     assert span.status.code != "ok"
     assert {event.name for event in span.events} <= {"exception", names.RETRY_EVENT}

@@ -485,7 +485,8 @@ def test_retries_are_events_and_no_errors(seen: Seen, awaited: bool) -> None:
         assert event.attributes[names.NODE_ATTEMPT] == attempt
         assert event.attributes[names.ERROR_TYPE] == "ConnectionError"
         assert event.attributes[names.RETRY_DELAY] >= 0  # type: ignore[operator]  # seconds
-        assert len(event.attributes) == 3
+        assert event.attributes["exception.message"] == str(attempt - 1)
+        assert len(event.attributes) == 4
     assert span.attributes[names.NODE_ATTEMPT] == 3
     assert span.status.code == seen.one("run source").status.code == "unset"
     assert len(seen.all()) == 3

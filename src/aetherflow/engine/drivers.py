@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from aetherflow.engine import pool
+from aetherflow.engine.awaitables import awaited, resolved
 from aetherflow.engine.backends.dispatch import Submission
 from aetherflow.engine.backends.worker import is_worker
 from aetherflow.engine.buffering import buffered
-from aetherflow.engine.execution import links, observed, observed_async, opened, told
+from aetherflow.engine.execution import Deferred, links, observed, observed_async, observed_or_deferred, opened, told
 from aetherflow.engine.graph import Kind
 from aetherflow.engine.loops import Home, drive, off_loop, run_coroutine
 from aetherflow.engine.plan import CallOp, Slots
@@ -23,6 +24,7 @@ from aetherflow.engine.under_way import begin_apart, end_apart
 from aetherflow.resources.batching import Batcher
 from aetherflow.resources.gathering import Entry
 from aetherflow.telemetry.observation import Observer
+from aetherflow.user_exceptions import is_error
 
 __all__ = ["AsyncDriver", "Driver", "SyncDriver"]
 
@@ -76,6 +78,10 @@ class Driver(Protocol):
         """Give items to a batcher, and wait for what becomes of them."""
         ...
 
+    async def resolve(self, value: Any) -> Any:
+        """Return a value, awaited if it is awaitable."""
+        ...
+
     async def finish(self, result: Any = None, failure: BaseException | None = None) -> None:
         """Close the streams that were opened, but those that the result still pulls.
 
@@ -127,9 +133,9 @@ class _Opening:
 
 
 def _may_pull(result: Any) -> bool:
-    """Tell whether a result is an iterator, or holds some as the results of a fan-out or map do."""
-    parts = result.values() if isinstance(result, Mapping) else result if isinstance(result, list | tuple) else ()
-    return any(isinstance(part, Iterator | AsyncIterator) for part in (result, *parts))
+    """Return whether a result is an iterator, or holds some as the results of a fan-out or map do."""
+    parts = result.values() if type(result) is dict else result if type(result) in (list, tuple) else ()
+    return any(issubclass(type(part), Iterator | AsyncIterator) for part in (result, *parts))
 
 
 class SyncDriver(_Opening):
@@ -173,6 +179,10 @@ class SyncDriver(_Opening):
         """Give items to a batcher, and block until they are done."""
         return run_coroutine(batcher.arun_all, calls) if batcher.is_async else batcher.run_all(calls)
 
+    async def resolve(self, value: Any) -> Any:
+        """Return a value, awaited on a background loop if it is awaitable."""
+        return resolved(value)
+
 
 def _drive_new(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return drive(make())
@@ -199,7 +209,8 @@ class AsyncDriver(_Opening):
             finally:
                 end_apart(key)
         if op.kind is Kind.SYNC:
-            return await off_loop(observed, self.observer, op, slots)
+            result = await off_loop(observed_or_deferred, self.observer, op, slots)
+            return await result.finish() if type(result) is Deferred else result
         if op.kind is Kind.ASYNC:
             return await observed_async(self.observer, op, slots)
         return self.hold(opened(self.observer, op, slots, self.home()))
@@ -224,7 +235,7 @@ class AsyncDriver(_Opening):
                     if _is_cancelled():
                         raise
                     outcomes[index].error = error
-                    stopped = stopped or stop_on_error or not isinstance(error, Exception)
+                    stopped = stopped or stop_on_error or not is_error(error, Exception)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(work), limit or len(work))):
@@ -238,6 +249,10 @@ class AsyncDriver(_Opening):
     async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
         """Give items to a batcher, and await what becomes of them."""
         return await batcher.arun_all(calls)
+
+    async def resolve(self, value: Any) -> Any:
+        """Return a value, awaited if it is awaitable."""
+        return await awaited(value)
 
 
 def _sent(observer: Observer, op: CallOp, slots: Slots) -> Submission:

@@ -9,6 +9,7 @@ from typing import Any
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanContext
 
+from aetherflow.engine.awaitables import PLAIN_TYPES, awaited, is_awaitable, resolved
 from aetherflow.engine.feeds import feed_of
 from aetherflow.engine.loops import Home
 from aetherflow.engine.plan import PARTITION, UNSET, CallOp, ChunkedOp, Slots
@@ -16,31 +17,107 @@ from aetherflow.engine.streaming import Stream
 from aetherflow.engine.under_way import begin_apart, end_apart, shows_node
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
 from aetherflow.telemetry.observation import Observation, Observer
+from aetherflow.telemetry.retries import DetailedExecution
 
-__all__ = ["begun", "contexts", "links", "observed", "observed_alone", "observed_async", "opened", "told"]
+__all__ = ["Deferred", "begun", "contexts", "links", "observed", "observed_alone", "observed_async"]
+__all__ += ["observed_or_deferred", "opened", "told"]
 
 
 @shows_node
 def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
-    """Execute a synchronous node with its span current."""
-    with begun(observer, op, slots):
-        return op.invoke(slots)
+    """Execute a synchronous node with its span current; an awaitable result is awaited on a background loop."""
+    with begun(observer, op, slots) as observation:
+        if op.site.has_details:
+            with DetailedExecution(op.site, observation):
+                return op.invoke(slots)
+        value = op.invoke(slots)
+        return resolved(value) if _may_await(value) else value
 
 
 @shows_node
 def observed_alone(observer: Observer, op: CallOp, slots: Slots) -> Any:
-    """Execute a synchronous node that is a run by itself, with its span current."""
+    """Execute a synchronous node that is a run by itself, with its span current; otherwise as :func:`observed`."""
     invoke = op.invoke  # a variable, since CPython calls what an attribute holds more slowly
     with observer.begin_run(op.site):
-        return invoke(slots)
+        value = invoke(slots)
+        try:
+            is_plain = type(value) in PLAIN_TYPES
+        except Exception:  # noqa: BLE001  # the hash of a class runs code of its metaclass
+            is_plain = False
+        return value if is_plain else resolved(value)
+
+
+def _may_await(value: object) -> bool:
+    """Return whether a result has a type that was not seen before, or that is awaitable."""
+    try:
+        return type(value) not in PLAIN_TYPES
+    except Exception:  # noqa: BLE001  # the hash of a class runs code of its metaclass
+        return True
+
+
+class Deferred:
+    """An execution whose function has returned an awaitable: it ends when that has been awaited."""
+
+    __slots__ = ("_observation", "_op", "_value")
+
+    def __init__(self, op: CallOp, observation: Observation, value: Any) -> None:
+        self._op = op
+        self._observation = observation
+        self._value = value
+
+    async def finish(self) -> Any:
+        """Await the result with the span current, and return it."""
+        key = begin_apart(self._op.site)
+        try:
+            with self._observation:
+                return await awaited(self._value)
+        finally:
+            end_apart(key)
+
+
+@shows_node
+def observed_or_deferred(observer: Observer, op: CallOp, slots: Slots, *, is_run: bool = False) -> Any:
+    """Execute a synchronous node with its span current, for a caller that can await.
+
+    Args:
+        observer: The observer of the execution.
+        op: The node.
+        slots: The run's slots.
+        is_run: Whether the node is a run by itself.
+
+    Returns:
+        The result; a `Deferred` if that is awaitable.
+    """
+    observation = observer.begin_run(op.site) if is_run else begun(observer, op, slots)
+    token = observation.enter()
+    try:
+        if op.site.has_details:
+            with DetailedExecution(op.site, observation):
+                value = op.invoke(slots)
+        else:
+            value = op.invoke(slots)
+            if _may_await(value) and is_awaitable(value):
+                return Deferred(op, observation, value)
+    except BaseException as error:
+        observation.end(error)
+        raise
+    else:
+        observation.end()
+        return value
+    finally:
+        observation.leave(token)
 
 
 async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute an asynchronous node with its span current."""
     key = begin_apart(op.site)
     try:
-        with begun(observer, op, slots):
-            return await op.invoke(slots)
+        with begun(observer, op, slots) as observation:
+            if op.site.has_details:
+                with DetailedExecution(op.site, observation):
+                    return await awaited(await op.invoke(slots))
+            value = await op.invoke(slots)
+            return await awaited(value) if _may_await(value) else value
     finally:
         end_apart(key)
 

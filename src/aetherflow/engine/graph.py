@@ -52,6 +52,7 @@ class Task:
         has_var_positional: Whether ``func`` has a ``*args`` parameter.
         has_var_keyword: Whether ``func`` has a ``**kwargs`` parameter.
         names: The names of all parameters, including the one that a bound method has filled.
+        expected: Classes of exceptions that are no failures of the node.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Task:
     has_var_positional: bool = False
     has_var_keyword: bool = False
     names: frozenset[str] = frozenset()
+    expected: tuple[type[Exception], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import Any
 
+from aetherflow.engine.awaitables import PLAIN_TYPES, resolved
 from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
 from aetherflow.engine.under_way import shows_chain
@@ -25,7 +26,14 @@ def run_metered(plan: Plan, slots: Slots) -> Any:
     value = None
     try:
         for invoke, slot, _, add in plan.steps:
-            slots[slot] = value = invoke(slots)
+            value = invoke(slots)
+            try:
+                is_plain = type(value) in PLAIN_TYPES
+            except Exception:  # noqa: BLE001  # the hash of a class runs code of its metaclass
+                is_plain = False
+            if not is_plain:
+                value = resolved(value)
+            slots[slot] = value
             now = perf_counter_ns()
             add(now - before)
             before = now
@@ -65,7 +73,14 @@ def run_traced(plan: Plan, slots: Slots, lane: Lane) -> Any:
         for invoke, slot, site, add in plan.steps:
             span = lane.begin(site, before)
             try:
-                slots[slot] = value = invoke(slots)
+                value = invoke(slots)
+                try:
+                    is_plain = type(value) in PLAIN_TYPES
+                except Exception:  # noqa: BLE001  # as above
+                    is_plain = False
+                if not is_plain:
+                    value = resolved(value)
+                slots[slot] = value
             except BaseException as error:
                 lane.fail(site, span, before, error)
                 raise

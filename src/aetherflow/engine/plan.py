@@ -300,12 +300,14 @@ class Plan:
     overridden: bool = False
     observer: Callable[[], Observer] = current_observer
     steps: tuple[tuple[Callable[[Slots], Any], int, Site, Callable[[int], None]], ...] = field(init=False)
+    has_details: bool = field(init=False)
     is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         # What a single node keeps its span's context for, a run that is asked for that begins otherwise.
         asked = any(op.span_slot is not None for op in self.linear) and not self.single
-        self.is_plain = not asked and not any(op.upstream or op.links for op in self.linear)
+        self.has_details = any(op.site.has_details for op in self.linear)
+        self.is_plain = not (asked or self.has_details or any(op.upstream or op.links for op in self.linear))
         # Of slots, CPython reads what it calls at once far more slowly than what is in a variable.
         self.steps = tuple((op.invoke, op.slot, op.site, op.site.series.add) for op in self.linear)
 

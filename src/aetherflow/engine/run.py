@@ -42,7 +42,7 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
     current_observer = plan.observer  # a variable, since CPython calls what an attribute holds more slowly
     observer = current_observer()
     if plan.linear:
-        if observer.idle:
+        if observer.idle and not plan.has_details:
             return run_metered(plan, slots)
         if plan.is_plain:
             if plan.site is None:
@@ -108,7 +108,7 @@ class _Run:
         seen = self._begin()
         if seen is None:
             return run_observed(plan, slots, observer)
-        if seen.sampled_out and observer.metering.idle:
+        if seen.sampled_out and observer.metering.idle and not plan.has_details:
             token = seen.enter()
             try:
                 return run_metered(plan, slots)

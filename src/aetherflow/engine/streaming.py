@@ -102,6 +102,11 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         """Whether there may be more items."""
         return self._state in (_State.NEW, _State.IDLE, _State.PULLED)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been pulled."""
+        return self._state is _State.NEW
+
     def on_end(self, ended: Ended) -> None:
         """Have ``ended`` called once, with the error if there was one, when the stream is exhausted or closed."""
         self._ended.append(ended)

@@ -6,10 +6,11 @@ There is no second walker.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from aetherflow.engine.chunks import chunks_of
 from aetherflow.engine.drivers import Driver
@@ -34,6 +35,7 @@ from aetherflow.engine.together import observed_together
 from aetherflow.errors import BranchError, SplitError
 from aetherflow.telemetry.conventions import BATCH_COUNT, BATCH_INDEX, BATCH_SIZE, RUN_ID
 from aetherflow.telemetry.observation import Observation, mark_handled, new_run_id
+from aetherflow.user_exceptions import add_note, is_error
 
 __all__ = ["Failure", "walk", "walk_all", "within"]
 
@@ -82,7 +84,7 @@ async def _fan_out(op: FanOutOp, slots: Slots, driver: Driver) -> None:
 
 def _raise_or_keep(keys: Sequence[str], outcomes: Sequence[Outcome], collect: bool) -> None:
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-    if not errors or (collect and all(isinstance(error, Exception) for error in errors)):
+    if not errors or (collect and all(is_error(error, Exception) for error in errors)):
         return
     if len(errors) == 1:
         raise errors[0]
@@ -104,8 +106,8 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
             for alias in op.aliases:
                 if copy[alias] is value:
                     copy[alias] = element
-            if extra is not None and hasattr(element, "__len__"):
-                extra[BATCH_SIZE] = len(element)
+            if extra is not None and (size := _size_of(element)) is not None:
+                extra[BATCH_SIZE] = size
         copies.append(copy)
     outcomes = await _executed(op, copies, driver)
     keys = [f"{op.key}[{index}]" for index in range(count)]
@@ -119,6 +121,20 @@ async def _map(op: MapOp, slots: Slots, driver: Driver) -> None:
     for shown, kept in op.ran:
         slots[kept] = next((copy[shown] for copy in copies if copy[shown] is not UNSET), UNSET)
     slots[op.slot] = dict(zip(keys, results, strict=True)) if op.keyed else results
+
+
+_BUILT_IN: Final = (list, tuple, dict, set, frozenset, str, bytes, bytearray, memoryview, range, deque)
+
+
+def _size_of(element: object) -> int | None:
+    """Return the length of a built-in container; None for anything else, whose ``__len__`` may do anything."""
+    for kind in _BUILT_IN:
+        if issubclass(type(element), kind):
+            try:
+                return kind.__len__(element)  # type: ignore[arg-type]  # it is one of this kind
+            except Exception:  # noqa: BLE001  # a memoryview of no dimension, or one that was released
+                return None
+    return None
 
 
 async def _executed(op: MapOp, copies: Sequence[Slots], driver: Driver) -> list[Outcome]:
@@ -182,12 +198,29 @@ def _is_list(value: Any) -> bool:
 
 
 def _choose(op: BranchOp, value: Any) -> Op:
-    try:
-        return op.choices[value]
-    except (KeyError, TypeError):  # TypeError: a value that cannot be hashed stands for no branch
-        if op.default is not None:
-            return op.default
-    raise BranchError(op.name, value, op.choices)
+    """Return the alternative that stands for a value.
+
+    A value that has no hash, such as a list, stands for none. An error that its ``__hash__`` or ``__eq__`` raises is
+    raised here, too.
+    """
+    if _has_no_hash(value):
+        chosen = op.default
+    else:
+        try:
+            chosen = op.choices.get(value, op.default)
+        except Exception as error:
+            add_note(error, f"aetherflow: raised when branch_on looked up the output of {op.name!r}")
+            raise
+    if chosen is None:
+        raise BranchError(op.name, value, op.choices)
+    return chosen
+
+
+def _has_no_hash(value: object) -> bool:
+    kind = type(value)
+    if kind.__hash__ is tuple.__hash__:
+        return any(map(_has_no_hash, value))  # type: ignore[call-overload]  # a tuple, or a named one
+    return kind.__hash__ is None
 
 
 async def _repeat(op: RepeatOp, slots: Slots, driver: Driver) -> None:
@@ -201,7 +234,7 @@ async def _repeat(op: RepeatOp, slots: Slots, driver: Driver) -> None:
         slots[op.previous] = UNSET if is_silent else output
         for shown, kept in op.ran:
             slots[kept] = slots[shown]
-        if op.until is not None and op.until(output):
+        if op.until is not None and await driver.resolve(op.until(output)):
             break
     slots[op.slot] = output
 

@@ -16,6 +16,7 @@ from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheResult
 from aetherflow.resources.markers import marker_target
 from aetherflow.resources.scoped_cache import ScopedCache
 from aetherflow.telemetry.conventions import NODE_CACHE_HIT
+from aetherflow.telemetry.retries import classify_execution
 
 __all__ = ["NodeCache", "NotCachedError", "cached", "node_cache", "sparing"]
 
@@ -218,7 +219,9 @@ def sparing(call: Callable[..., Any], names: Collection[str]) -> Callable[..., A
 
 
 def _tell(result: CacheResult) -> None:
-    """Say on the node's span whether its result was there."""
+    """Report on the node's span, and to its execution, whether its result was there."""
+    if result != "miss":
+        classify_execution("cache_hit" if result == "hit" else "coalesced")
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attribute(NODE_CACHE_HIT, result == "hit")

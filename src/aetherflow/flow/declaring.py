@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import NoneType
 from typing import Any, Literal, NamedTuple, cast, get_args
 
+from aetherflow.engine.awaitables import is_coroutine_function, resolving
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.engine.signatures import Signature, read_signature
 from aetherflow.errors import CompositionError, ConfigurationError
@@ -45,6 +46,7 @@ def make_task(
     cache: CachePolicy | None = None,
     batch: BatchPolicy | None = None,
     profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Task:
     """Read all that a node needs to know of its function.
 
@@ -57,6 +59,7 @@ def make_task(
         cache: How results are cached.
         batch: How calls become batches.
         profile: Which executions are profiled.
+        expected: Exceptions that are no failures.
 
     Raises:
         CompositionError: This cannot be a node.
@@ -72,7 +75,10 @@ def make_task(
     signature = _signature_of(func, chosen)
     parameters = signature.parameters if batch is None else _with_item_annotation(signature.parameters)
     markers = {p.name: marker_target(p.default, p.annotation) for p in parameters}
-    calls = _calls_of(chosen, func, declared, parameters, retry, timeout, batch)
+    classes = _expected_classes(chosen, expected)
+    has_policies = not (retry is None and timeout is None and cache is None and batch is None)
+    function = resolving(func) if has_policies and declared is Kind.SYNC else func
+    calls = _calls_of(chosen, function, declared, parameters, retry, timeout, batch, classes)
     kept = None
     if cache is not None:
         calls, kept = _kept(chosen, calls, parameters, cache)
@@ -99,6 +105,7 @@ def make_task(
         names=frozenset(parameter.name for parameter in parameters),
         has_var_positional=signature.has_var_positional,
         has_var_keyword=signature.has_var_keyword,
+        expected=classes,
     )
 
 
@@ -120,15 +127,16 @@ def _calls_of(
     retry: RetryPolicy | None,
     timeout: float | None,
     batch: BatchPolicy | None,
+    expected: tuple[type[Exception], ...],
 ) -> _Calls:
     if batch is None:
-        return _Calls(*with_policies(name, func, kind, retry, timeout))
+        return _Calls(*with_policies(name, func, kind, retry, timeout, expected))
     made = batched(name, func, kind, parameters, batch)
     given = made.given if retry is None and timeout is None else None
-    acall, _ = with_policies(name, made.acall, Kind.ASYNC, retry, timeout)
+    acall, _ = with_policies(name, made.acall, Kind.ASYNC, retry, timeout, expected)
     if kind is Kind.ASYNC or timeout is not None:
         return _Calls(acall, Kind.ASYNC, None, made, given)
-    call, _ = with_policies(name, made.call, kind, retry, None)
+    call, _ = with_policies(name, made.call, kind, retry, None, expected)
     return _Calls(call, kind, acall, made, given)
 
 
@@ -155,9 +163,16 @@ def bound_task(task: Task, instance: object, owner: type | None) -> Task:
         call=bound(task.call),
         acall=task.acall and bound(task.acall),
         given=task.given and bound(task.given),
-        parameters=task.parameters[1:],
+        parameters=_without_owner(task.parameters),
         cache=task.cache and task.cache.bound(instance),
     )
+
+
+def _without_owner(parameters: tuple[inspect.Parameter, ...]) -> tuple[inspect.Parameter, ...]:
+    """Return the parameters of a method without the one that its object fills, unless ``*args`` takes the object."""
+    if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
+        return parameters[1:]
+    return parameters
 
 
 def check_stays(node: str, executor: str | None) -> None:
@@ -171,6 +186,16 @@ def check_stays(node: str, executor: str | None) -> None:
             f"node {node!r} has a cache or a batcher in this process, which a worker does not reach; "
             f"executor={executor!r} is allowed on nodes without cache= and batch="
         )
+
+
+def _expected_classes(node: str, expected: object) -> tuple[type[Exception], ...]:
+    classes: tuple[Any, ...] = expected if isinstance(expected, tuple) else (expected,)
+    for each in classes:
+        if not isinstance(each, type) or not issubclass(each, Exception):
+            raise ConfigurationError(
+                f"node {node!r}: expected={expected!r}; allowed is a subclass of Exception, or a tuple of them"
+            )
+    return classes
 
 
 def _profile_of(name: str, profile: object, kind: Kind) -> ProfilePolicy | None:
@@ -187,13 +212,15 @@ def _kind_of(func: Callable[..., Any]) -> Kind:
     plain = func
     while isinstance(plain, functools.partial):
         plain = plain.func
-    if not inspect.isroutine(plain) and not isinstance(plain, type):
-        plain = type(plain).__call__  # an object that is called like a function
-    if inspect.isasyncgenfunction(plain):
-        return Kind.ASYNC_STREAM
-    if inspect.iscoroutinefunction(plain):
-        return Kind.ASYNC
-    return Kind.STREAM if inspect.isgeneratorfunction(plain) else Kind.SYNC
+    called = () if inspect.isroutine(plain) or isinstance(plain, type) else (type(plain).__call__,)
+    for each in (plain, *called):  # an object may be marked as a coroutine function, or have an ``async __call__``
+        if inspect.isasyncgenfunction(each):
+            return Kind.ASYNC_STREAM
+        if is_coroutine_function(each):
+            return Kind.ASYNC
+        if inspect.isgeneratorfunction(each):
+            return Kind.STREAM
+    return Kind.SYNC
 
 
 def _signature_of(func: Callable[..., Any], name: str) -> Signature:

@@ -56,6 +56,8 @@ def node(func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any,
 def node(func: Callable[Q, S], /) -> Node[Q, S]: ...
 @overload
 def node(
+    func: Callable[Q, Coroutine[Any, Any, S]],
+    /,
     *,
     name: str | None = None,
     retry: RetryPolicy | None = None,
@@ -63,6 +65,31 @@ def node(
     executor: Executor | None = None,
     cache: CachePolicy | None = None,
     profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Node[Q, Coroutine[Any, Any, S], S]: ...
+@overload
+def node(
+    func: Callable[Q, S],
+    /,
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+    cache: CachePolicy | None = None,
+    profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Node[Q, S]: ...
+@overload
+def node(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+    cache: CachePolicy | None = None,
+    profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> _Decorator: ...
 @overload
 def node(
@@ -74,6 +101,7 @@ def node(
     executor: Executor | None = None,
     cache: CachePolicy | None = None,
     profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> _BatchDecorator: ...
 def node(
     func: Callable[..., Any] | None = None,
@@ -86,6 +114,7 @@ def node(
     cache: CachePolicy | None = None,
     batch: BatchPolicy | None = None,
     profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Any:
     """Make a function a node; as ``@node`` or ``@node(…)``.
 
@@ -100,14 +129,17 @@ def node(
         batch: How calls become batches, if they do: the function takes a list of items and returns a list of results,
             and each call of the node gives one item and gets its result.
         profile: True to profile every execution, or which; False for what is in force for all nodes.
+        expected: Exceptions that are no failures of the node, such as a handler's 404, subclasses included. The caller
+            receives such an exception, but the span has no error, `retry` does not attempt the node again, and health,
+            alerts and the regression gate do not count it.
 
     Raises:
         CompositionError: This cannot be a node.
         ConfigurationError: A value is not allowed.
     """
     if func is None:
-        return lambda function: _decorated(function, name, retry, timeout, executor, cache, batch, profile)
-    return _decorated(func, name, retry, timeout, executor, cache, batch, profile)
+        return lambda function: _decorated(function, name, retry, timeout, executor, cache, batch, profile, expected)
+    return _decorated(func, name, retry, timeout, executor, cache, batch, profile, expected)
 
 
 class _ClassNode:

@@ -19,11 +19,13 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, cast, ov
 
 from typing_extensions import TypeVar
 
+from aetherflow.engine.awaitables import mark_coroutine_function
 from aetherflow.engine.graph import (
     Branch,
     Call,
     Chunked,
     FanOut,
+    Kind,
     Map,
     Repeat,
     Step,
@@ -39,6 +41,7 @@ from aetherflow.flow.batching import NotBatchedError
 from aetherflow.flow.caching import NodeCache, NotCachedError
 from aetherflow.flow.declaring import Executor, bound_task, check_executor
 from aetherflow.flow.extra_inputs import ExtraInputs
+from aetherflow.flow.references import node_reference
 from aetherflow.flow.running import FlowRun
 from aetherflow.flow.runs import Runs
 from aetherflow.resources.batching import Batcher
@@ -66,12 +69,24 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
     calling it gives, a coroutine for an ``async def``; and ``T_co``, what running it gives, with coroutines awaited.
     """
 
+    def __new__(cls, step: Step, *args: Any, **kwargs: Any) -> Self:
+        """Return a node, of the class whose ``__call__`` is a coroutine function if the node is one."""
+        is_async = isinstance(step, Call) and step.task.declared is Kind.ASYNC
+        return object.__new__(cast("type[Self]", _AsyncNode) if is_async and cls is Node else cls)
+
     def __init__(self, step: Step, name: str, *, is_named: bool = False, extra_inputs: ExtraInputs = "raise") -> None:
         if isinstance(step, Call):
-            func = step.task.func  # an object's attributes are its own: only a function's are shown on the node
-            functools.update_wrapper(self, func, updated=("__dict__",) if inspect.isfunction(func) else ())
+            self._resemble(step.task.func)
         super().__init__(name, step, extra_inputs)
         self._is_named = is_named
+
+    def _resemble(self, func: Callable[..., Any]) -> None:
+        """Take over the name, the docstring and the attributes of a function, except those that a node itself has."""
+        plain = getattr(func, "__func__", func)
+        if inspect.isfunction(plain):  # the attributes of any other object are its own
+            names = {name for name in vars(plain) if not name.startswith("_") and not hasattr(Node, name)}
+            self.__dict__.update({name: value for name, value in vars(plain).items() if name in names})
+        functools.update_wrapper(self, func, updated=())
 
     @property
     def func(self) -> Callable[P, R_co]:
@@ -318,6 +333,24 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
     def _followed_by(self, step: Step) -> Node[P, Any]:
         return Node(chain(self._as_step(), step), self._name)
 
+    # --- copies ----------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Self:
+        """Return the node itself: nothing ever changes it."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the node itself: nothing ever changes it."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a node by the name that it can be imported by.
+
+        Raises:
+            pickle.PicklingError: It has none.
+        """
+        return node_reference(self, self._step, self._name)
+
     # --- showing -------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
@@ -343,6 +376,18 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return drawing.to_mimebundle(self._name, self._step)
+
+
+class _AsyncNode(Node[P, R_co, T_co]):
+    """A node made from a coroutine function, which other libraries have to recognise as one."""
+
+    def __init__(self, step: Step, name: str, *, is_named: bool = False, extra_inputs: ExtraInputs = "raise") -> None:
+        super().__init__(step, name, is_named=is_named, extra_inputs=extra_inputs)
+        mark_coroutine_function(self)
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # R_co is a coroutine
+        """Run it traced with exactly these arguments."""
+        return await self._runner.call(args, kwargs)
 
 
 def _step_of(value: object, where: str) -> Step:

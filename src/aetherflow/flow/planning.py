@@ -46,7 +46,6 @@ from aetherflow.flow.caching import sparing
 from aetherflow.flow.declaring import check_stays
 from aetherflow.flow.extra_inputs import BoundNode, ExtraInputs, assign_extra_inputs
 from aetherflow.flow.injecting import Providers, container_of, has_resources, nature_of
-from aetherflow.flow.policies import counted_at
 from aetherflow.flow.scope import Scope
 from aetherflow.flow.sites import DIAGRAM_SITE, node_site, observer_for, run_site, stage_site
 from aetherflow.flow.sources import PARALLEL_RESULTS, BindingContext, PreviousOutput
@@ -252,7 +251,7 @@ class _Planner:
         op = CallOp(
             site=site,
             kind=task.kind,
-            invoke=counted_at(site, invoke, task.kind) if task.retries else invoke,
+            invoke=invoke,
             slot=slot,
             task=task,
             arguments=lambda slots: ((), arguments(slots)),
@@ -276,9 +275,7 @@ class _Planner:
         """Say what else can be done with a node whose calls become batches."""
         task = op.task
         if task.acall is not None:
-            invoke = binding.invoker(sparing(task.acall, binding.injected))
-            counted = counted_at(op.site, invoke, Kind.ASYNC) if task.retries else invoke
-            op.on_loop = replace(op, kind=Kind.ASYNC, invoke=counted)
+            op.on_loop = replace(op, kind=Kind.ASYNC, invoke=binding.invoker(sparing(task.acall, binding.injected)))
         if task.given is not None:
             op.gather = Gather(binding.invoker(task.given), lambda: task.batched.batcher)
 

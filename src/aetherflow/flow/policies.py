@@ -16,13 +16,14 @@ import anyio
 import tenacity
 
 from aetherflow.engine.graph import Kind
-from aetherflow.engine.plan import Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.errors import ConfigurationError, NodeTimeoutError
-from aetherflow.telemetry.observation import Site, executing_here
-from aetherflow.telemetry.retries import begin_attempts, end_attempts, retried
+from aetherflow.flow.one_shot import error_of_used_stream
+from aetherflow.telemetry.observation import executing_here
+from aetherflow.telemetry.retries import retried, waited
+from aetherflow.user_exceptions import is_error
 
-__all__ = ["RetryPolicy", "counted_at", "with_policies"]
+__all__ = ["RetryPolicy", "with_policies"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +63,18 @@ class RetryPolicy:
             if not _is_number(value) or not value >= 0:
                 raise ConfigurationError(f"RetryPolicy({name}={value!r}): allowed is a number of seconds from 0")
 
-    def _arguments(self) -> dict[str, Any]:
-        wait = tenacity.wait_exponential(self.wait_initial, self.wait_max) + tenacity.wait_random(0, self.wait_jitter)
-        return {
-            "stop": tenacity.stop_after_attempt(self.attempts),
-            "wait": wait,
-            "retry": tenacity.retry_if_exception_type(self.on),
-            "before_sleep": _report,
-            "reraise": True,
-        }
-
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _report(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome is not None else None
-    if error is not None:
-        retried(error, state.attempt_number, state.upcoming_sleep)
-
-
 def with_policies(
-    name: str, function: Callable[..., Any], kind: Kind, retry: RetryPolicy | None, timeout: float | None
+    name: str,
+    function: Callable[..., Any],
+    kind: Kind,
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    expected: tuple[type[Exception], ...] = (),
 ) -> tuple[Callable[..., Any], Kind]:
     """Put a node's policies around its function; the time limit holds for each attempt.
 
@@ -94,6 +84,7 @@ def with_policies(
         kind: How it gives its result.
         retry: When to try again.
         timeout: Seconds that an attempt may take.
+        expected: Exceptions that are no failures, and so no reason for another attempt.
 
     Returns:
         What to call, and how that gives its result: a synchronous function with a time limit is awaited.
@@ -114,57 +105,134 @@ def with_policies(
         limit = _limited if kind is Kind.ASYNC else _limited_on_thread
         function, kind = limit(name, function, float(timeout)), Kind.ASYNC
     if retry is not None:
-        function = _retrying_async(function, retry) if kind is Kind.ASYNC else _retrying(function, retry)
+        attempts = _Attempts(name, retry, expected)
+        function = attempts.around_async(function) if kind is Kind.ASYNC else attempts.around(function)
     return function, kind
 
 
-def counted_at(site: Site, invoke: Callable[[Slots], Any], kind: Kind) -> Callable[[Slots], Any]:
-    """Have the retries of a node counted as those of one place.
+class _Attempts:
+    """The attempts of the executions of one node.
+
+    An attempt that fails is an outcome, not an exception, until the last one has ended: nothing in between raises an
+    exception of the user, or looks into one.
 
     Args:
-        site: The place.
-        invoke: Calls the node's function, with its policies.
-        kind: How that gives its result.
+        name: The node's name, for errors.
+        policy: When to try again.
+        expected: Exceptions that are no reason for another attempt.
     """
-    if kind is Kind.ASYNC:
 
-        async def awaited(slots: Slots) -> Any:
-            token = begin_attempts(site)
-            try:
-                return await invoke(slots)
-            finally:
-                end_attempts(token)
+    def __init__(self, name: str, policy: RetryPolicy, expected: tuple[type[Exception], ...]) -> None:
+        self._name = name
+        self._policy = policy
+        self._expected = expected
+        self._options: dict[str, Any] = {
+            "wait": tenacity.wait_exponential(policy.wait_initial, policy.wait_max)
+            + tenacity.wait_random(0, policy.wait_jitter),
+            "before_sleep": _report,
+        }
 
-        return awaited
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a synchronous function with these attempts around it."""
+        retrying = tenacity.Retrying(sleep=_measured(self._policy.sleep), **self._options)
 
-    def called(slots: Slots) -> Any:
-        token = begin_attempts(site)
+        @wraps(function)
+        def attempts(*args: Any, **kwargs: Any) -> Any:
+            def attempt() -> Outcome:
+                outcome = Outcome()
+                try:
+                    outcome.value = function(*args, **kwargs)
+                except Exception as error:  # noqa: BLE001  # raised below, after the last attempt
+                    outcome.error = error
+                return outcome
+
+            return _result(retrying.copy(retry=self._condition(args, kwargs))(attempt))
+
+        return attempts
+
+    def around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a coroutine function with these attempts around it."""
+        retrying = tenacity.AsyncRetrying(sleep=_measured_async(self._policy.async_sleep), **self._options)
+
+        @wraps(function)
+        async def attempts(*args: Any, **kwargs: Any) -> Any:
+            async def attempt() -> Outcome:
+                outcome = Outcome()
+                try:
+                    outcome.value = await function(*args, **kwargs)
+                except Exception as error:  # noqa: BLE001  # raised below, after the last attempt
+                    outcome.error = error
+                return outcome
+
+            return _result(await retrying.copy(retry=self._condition(args, kwargs))(attempt))
+
+        return attempts
+
+    def _condition(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[tenacity.RetryCallState], bool]:
+        """Return the condition for another attempt with these arguments."""
+
+        def is_retryable(state: tenacity.RetryCallState) -> bool:
+            if state.outcome is None or state.outcome.failed:  # interrupted: the exception is not one of the outcomes
+                return False
+            outcome = _last_outcome(state)
+            error = outcome.error
+            if error is None or not is_error(error, self._policy.on) or is_error(error, self._expected):
+                return False
+            if state.attempt_number >= self._policy.attempts:
+                return False
+            refusal = error_of_used_stream(self._name, args, kwargs)
+            if refusal is None:
+                return True
+            refusal.__cause__ = error
+            outcome.error = refusal
+            return False
+
+        return is_retryable
+
+
+def _report(state: tenacity.RetryCallState) -> None:
+    error = _last_outcome(state).error
+    if error is not None:
+        retried(error, state.attempt_number, state.upcoming_sleep)
+
+
+def _last_outcome(state: tenacity.RetryCallState) -> Outcome:
+    assert state.outcome is not None  # an attempt has ended
+    outcome: Outcome = state.outcome.result()
+    return outcome
+
+
+def _result(outcome: Outcome) -> Any:
+    """Return the value of an outcome, or raise its error."""
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+def _measured(sleep: Callable[[float], None]) -> Callable[[float], None]:
+    """Return a function that sleeps and records the time between the two attempts."""
+
+    def measured(seconds: float) -> None:
+        started = time.perf_counter_ns()
         try:
-            return invoke(slots)
+            sleep(seconds)
         finally:
-            end_attempts(token)
+            waited(time.perf_counter_ns() - started)
 
-    return called
-
-
-def _retrying(function: Callable[..., Any], policy: RetryPolicy) -> Callable[..., Any]:
-    retrying = tenacity.Retrying(sleep=policy.sleep, **policy._arguments())
-
-    @wraps(function)
-    def attempt(*arguments: Any, **named: Any) -> Any:
-        return retrying.copy()(partial(function, *arguments, **named))
-
-    return attempt
+    return measured
 
 
-def _retrying_async(function: Callable[..., Any], policy: RetryPolicy) -> Callable[..., Any]:
-    retrying = tenacity.AsyncRetrying(sleep=policy.async_sleep, **policy._arguments())
+def _measured_async(sleep: Callable[[float], Awaitable[None]]) -> Callable[[float], Awaitable[None]]:
+    """Return a coroutine function that sleeps and records the time between the two attempts."""
 
-    @wraps(function)
-    async def attempt(*arguments: Any, **named: Any) -> Any:
-        return await retrying.copy()(partial(function, *arguments, **named))
+    async def measured(seconds: float) -> None:
+        started = time.perf_counter_ns()
+        try:
+            await sleep(seconds)
+        finally:
+            waited(time.perf_counter_ns() - started)
 
-    return attempt
+    return measured
 
 
 def _limited(name: str, function: Callable[..., Any], timeout: float) -> Callable[..., Any]:

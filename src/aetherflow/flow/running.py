@@ -16,7 +16,7 @@ from weakref import ref
 
 from aetherflow.engine import run as engine
 from aetherflow.engine.drivers import AsyncDriver, SyncDriver
-from aetherflow.engine.execution import observed_alone, observed_async, opened
+from aetherflow.engine.execution import Deferred, observed_async, observed_or_deferred, opened
 from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
 from aetherflow.engine.loops import drive, run_coroutine
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
@@ -28,7 +28,6 @@ from aetherflow.flow.extra_inputs import ExtraInputs, check_extra_inputs
 from aetherflow.flow.injecting import nature_of
 from aetherflow.flow.many import Batches
 from aetherflow.flow.planning import plan
-from aetherflow.flow.policies import counted_at
 from aetherflow.flow.sites import observer_for
 from aetherflow.resources.context import AnyContext, ContextClass, context_class, init_resources_for
 from aetherflow.telemetry.conventions import RUN_ID
@@ -309,7 +308,8 @@ class Runner:
             op = self._direct = _direct_call(self._name, self._step)
         observer = self._observer()
         if op.kind is Kind.SYNC and op.executor is None:
-            return observed_alone(observer, op, [None, None, args, kwargs])
+            result = observed_or_deferred(observer, op, [None, None, args, kwargs], is_run=True)
+            return result.finish() if type(result) is Deferred else result
         slots: Slots = [None, {RUN_ID: new_run_id()} if observer.tracing else None, args, kwargs]
         if op.executor is not None:
             is_async = op.task.declared is Kind.ASYNC
@@ -338,8 +338,6 @@ def _direct_call(name: str, step: Call) -> CallOp:
     assert isinstance(op, CallOp)  # a node plans to a call
     call = step.task.call
     op.invoke = lambda slots: call(*slots[2], **slots[3])
-    if step.task.retries:
-        op.invoke = counted_at(op.site, op.invoke, op.kind)
     op.arguments = lambda slots: (slots[2], slots[3])
     op.span_slot = None
     return op

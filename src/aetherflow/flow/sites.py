@@ -103,4 +103,6 @@ def node_site(
         label=f"node {task.name!r} of flow {flow!r}",
         profile=task.profile,
         error_note=error_note,
+        expected=task.expected,
+        has_details=task.retries or task.cache is not None,
     )

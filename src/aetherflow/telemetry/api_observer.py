@@ -24,9 +24,9 @@ from aetherflow.telemetry.observation import (
     error_type,
     new_run_id,
     offer,
-    result_of,
     thread_facts,
 )
+from aetherflow.user_exceptions import message_of
 
 __all__ = ["ApiObserver", "MeteringObserver", "Record", "RecordedObservation", "SpanObservation"]
 
@@ -90,6 +90,8 @@ class SpanObservation(Observation):
                     offer(series, duration, self._current)
                 if error is not None:
                     self._fail(error)
+                if self._site.has_details and (details := self.details) is not None:
+                    self._span.set_attributes(details.attributes())
             finally:  # a span that is never ended would orphan everything below it
                 self._close(duration)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
@@ -104,24 +106,23 @@ class SpanObservation(Observation):
 
     def _fail(self, error: BaseException) -> None:
         span, site = self._span, self._site
-        result = result_of(error)
+        result = site.result_of(error)
+        is_failure = result in ("failure", "timeout")
+        if is_failure:  # first, since what follows deals with an exception that may do anything
+            message = message_of(error)
+            name = type(error).__name__
+            span.set_status(Status(StatusCode.ERROR, name if message is None else f"{name}: {message}"))
+            span.set_attribute(names.ERROR_TYPE, error_type(error))
+        elif result == "expected" and site.is_node:
+            span.set_attribute(names.EXPECTED_TYPE, error_type(error))
         span.set_attribute(names.NODE_RESULT if site.is_node else names.RUN_RESULT, result)
         context = span.get_span_context()
         raised_here = self.blame(error, f"{context.trace_id:032x}" if context.is_valid else "")
-        if result == "cancellation":
-            return
-        span.set_attribute(names.ERROR_TYPE, error_type(error))
-        name = type(error).__name__
-        try:
-            described = f"{name}: {error}"
-        except Exception:  # noqa: BLE001  # an error that cannot be printed is the host's; its span must still tell of it
-            span.set_status(Status(StatusCode.ERROR, name))
-            if raised_here:
+        if is_failure and raised_here:
+            try:
+                span.record_exception(error)
+            except Exception:  # noqa: BLE001  # an error that cannot be printed; its span must still report it
                 span.add_event("exception", {EXCEPTION_TYPE: error_type(error)})
-            return
-        span.set_status(Status(StatusCode.ERROR, described))
-        if raised_here:
-            span.record_exception(error)
 
 
 class MeteringObserver:

@@ -21,12 +21,13 @@ from opentelemetry.trace import SpanContext, SpanKind
 from aetherflow.errors import NodeTimeoutError
 from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.conventions import MetricDefinition, NodeResult
+from aetherflow.telemetry.conventions import ExecutionKind, MetricDefinition, NodeResult
 from aetherflow.telemetry.metrics.accumulators import FOLD_AT, Series, registry, unkept
 from aetherflow.telemetry.profiling.policy import ProfilePolicy
+from aetherflow.user_exceptions import add_note, attributes_of, is_error
 
-__all__ = ["Lane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
-__all__ += ["error_type", "executing_here", "keep", "mark_handled", "new_run_id", "offer", "result_of", "thread_facts"]
+__all__ = ["ExecutionDetails", "Lane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
+__all__ += ["error_type", "executing_here", "keep", "mark_handled", "new_run_id", "offer", "thread_facts"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -61,27 +62,22 @@ def error_type(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def result_of(error: BaseException) -> NodeResult:
-    """Return what an error says of the execution it ended."""
-    if isinstance(error, NodeTimeoutError):
-        return "timeout"
-    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-        return "failure"
-    return "cancellation"
-
-
 def new_run_id() -> str:
     """Return a random identifier of a run, 16 hexadecimal digits, not all of them 0."""
     return f"{random.getrandbits(64) or 1:016x}"
 
 
 def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
-    """Mark an error as made of others that are recorded already, so that no span records it again."""
-    for cause in causes:
-        mark = getattr(cause, "__dict__", {}).get(_MARK)
-        if mark is not None:
-            error.__dict__[_MARK] = mark
-            break
+    """Mark an error as made of others that are recorded already, so that no span records it again.
+
+    If the nodes that raised these expected all of them, the error is expected, too.
+    """
+    marks = [attributes_of(cause) for cause in causes]
+    traces = [mark[_MARK] for mark in marks if _MARK in mark]
+    if traces:
+        attributes_of(error)[_MARK] = traces[0]
+    if marks and all(mark.get(_EXPECTED) for mark in marks):
+        attributes_of(error)[_EXPECTED] = True
     return error
 
 
@@ -92,6 +88,30 @@ def executing_here(function: Callable[[], T]) -> T:
         span.set_attributes(thread_facts().attributes)
     moved = active.moved.get()
     return function() if moved is None else moved(function)
+
+
+class ExecutionDetails:
+    """Details of an execution that only the execution itself can report.
+
+    Attributes:
+        kind: The execution's kind; None if it was computed at its first attempt.
+        retry_wait: Nanoseconds between its attempts, in total.
+    """
+
+    __slots__ = ("kind", "retry_wait")
+
+    def __init__(self) -> None:
+        self.kind: ExecutionKind | None = None
+        self.retry_wait = 0
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the span attributes of these details."""
+        attributes: dict[str, Any] = {}
+        if self.kind is not None:
+            attributes[names.EXECUTION_KIND] = self.kind
+        if self.kind == "retried":
+            attributes[names.RETRY_WAIT] = self.retry_wait / 1e9
+        return attributes
 
 
 class Site:
@@ -109,12 +129,16 @@ class Site:
         is_kept: Whether this process keeps the durations; False where another one does.
         profile: Which executions are profiled; None for what is in force for all nodes.
         error_note: A note for exceptions that executions raise; empty for none.
+        expected: Classes of exceptions that are no failures of the node.
+        has_details: Whether executions report details: those of nodes with a cache or retries.
     """
 
     __slots__ = (
-        "_failures",
+        "_series",
         "attributes",
         "error_note",
+        "expected",
+        "has_details",
         "is_kept",
         "is_node",
         "kind",
@@ -140,6 +164,8 @@ class Site:
         is_kept: bool = True,
         profile: ProfilePolicy | None = None,
         error_note: str = "",
+        expected: tuple[type[Exception], ...] = (),
+        has_details: bool = False,
     ) -> None:
         self.span_name = span_name
         self.metric = metric
@@ -151,16 +177,42 @@ class Site:
         self.is_kept = is_kept
         self.profile = profile
         self.error_note = error_note
+        self.expected = expected
+        self.has_details = has_details
         self.template: Any = None  # what the observer in use keeps here of its spans
         self.series = self.series_of(metric)
-        self._failures: dict[str, Series] = {}
+        self._series: dict[tuple[str, ExecutionKind | None], Series] = {}
 
-    def failed(self, kind: str) -> Series:
-        """Return the series of this place's executions that ended with an error of that type."""
-        found = self._failures.get(kind)
-        if found is None:
-            found = self._failures[kind] = self.series_of(self.metric, {names.ERROR_TYPE: kind})
-        return found
+    def result_of(self, error: BaseException) -> NodeResult:
+        """Return the result of an execution that an error ended.
+
+        A run takes over what its last node made of the error.
+        """
+        if is_error(error, self.expected) if self.is_node else _EXPECTED in attributes_of(error):
+            return "expected"
+        if is_error(error, NodeTimeoutError):
+            return "timeout"
+        # A subclass of both is a cancellation: asyncio treats it as one.
+        return "failure" if is_error(error, Exception) and not is_error(error, _CANCELLED) else "cancellation"
+
+    def series_for(self, error: BaseException | None, kind: ExecutionKind | None = None) -> Series:
+        """Return the series for the duration of an execution.
+
+        Args:
+            error: The error that ended it; None for none.
+            kind: Its kind.
+        """
+        is_failure = error is not None and self.result_of(error) in ("failure", "timeout")
+        type_name = error_type(error) if error is not None and is_failure else ""
+        if not type_name and kind is None:
+            return self.series
+        series = self._series.get((type_name, kind))
+        if series is None:
+            attributes = {names.ERROR_TYPE: type_name} if type_name else {}
+            if kind is not None:
+                attributes[names.EXECUTION_KIND] = kind
+            series = self._series[type_name, kind] = self.series_of(self.metric, attributes)
+        return series
 
     def series_of(self, metric: MetricDefinition, more: Mapping[str, str] | None = None) -> Series:
         """Return the series of a metric with this place's attributes, and more of them."""
@@ -171,7 +223,9 @@ class Site:
 class Observation:
     """One execution under way, without a span: its duration only."""
 
-    __slots__ = ("_site", "_started", "_token")
+    __slots__ = ("_details", "_site", "_started", "_token")
+
+    _details: ExecutionDetails
 
     context: SpanContext | None = None
     """The context of its span, for links; None without one."""
@@ -206,6 +260,10 @@ class Observation:
     def set(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes that only the execution itself could tell."""
 
+    def report(self, details: ExecutionDetails) -> None:
+        """Have the details of an execution reported when it ends."""
+        self._details = details
+
     def end(self, error: BaseException | None = None) -> None:
         """Record how long the execution took and how it ended; call it while the span is current."""
         self._keep(error)
@@ -214,46 +272,50 @@ class Observation:
 
     def _keep(self, error: BaseException | None) -> tuple[Series, int]:
         """Keep the duration; return what it was kept in, and itself, in nanoseconds."""
-        duration = _now() - self._started
-        series = self._site.series if error is None else self._series_of(error)
+        duration, site = _now() - self._started, self._site
+        if error is None and not site.has_details:
+            series = site.series
+        else:
+            details = self.details
+            series = site.series_for(error, None if details is None else details.kind)
         add(series, duration)
         return series, duration
+
+    @property
+    def details(self) -> ExecutionDetails | None:
+        """The details that the execution reports; None for an execution that reports none."""
+        return getattr(self, "_details", None)
 
     def end_apart(self, error: BaseException | None) -> None:
         """End the observation from where its span is not current."""
         self.__enter__()
         self.__exit__(None, error, None)
 
-    def _series_of(self, error: BaseException) -> Series:
-        return self._site.series if result_of(error) == "cancellation" else self._site.failed(error_type(error))
-
     def blame(self, error: BaseException, trace_id: str = "") -> bool:
         """Mark an error with the node that raised it; tell whether this is that node."""
         site = self._site
-        if site.error_note and isinstance(error, Exception):
-            _add_note_once(error, site.error_note)
-        if not site.label or not isinstance(error, Exception):
+        if not is_error(error, Exception):
             return False
-        marks = getattr(error, "__dict__", None)
-        if marks is None or marks.get(_MARK) == trace_id:
+        marks = attributes_of(error)
+        if site.is_node:
+            if site.expected and is_error(error, site.expected):
+                marks[_EXPECTED] = True
+                return False
+            marks.pop(_EXPECTED, None)
+        if site.error_note:
+            add_note(error, site.error_note)
+        if not site.label or marks.get(_MARK) == trace_id:
             return False
-        first = _MARK not in marks
+        is_first = _MARK not in marks
         marks[_MARK] = trace_id
-        if first:
-            error.add_note(f"aetherflow: raised by {site.label}" + (f", trace {trace_id}" if trace_id else ""))
+        if is_first:
+            add_note(error, f"aetherflow: raised by {site.label}" + (f", trace {trace_id}" if trace_id else ""))
         return True
 
 
-def _add_note_once(error: Exception, note: str) -> None:
-    """Add a note to an exception, if the exception allows it and does not have the note already."""
-    try:
-        if note not in (getattr(error, "__notes__", None) or ()):
-            error.add_note(note)
-    except Exception:  # noqa: BLE001  # the exception is the user's: it may refuse any change
-        pass
-
-
 _MARK: Final = "__aetherflow_trace__"
+_EXPECTED: Final = "__aetherflow_expected__"
+_CANCELLED: Final = asyncio.CancelledError
 
 
 def add(series: Series, duration: int) -> None:

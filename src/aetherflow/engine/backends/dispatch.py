@@ -39,9 +39,10 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.resources.context import context_class
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
+from aetherflow.telemetry.conventions import ExecutionKind
 from aetherflow.telemetry.export.relay import Relayed, SpanData, replay
 from aetherflow.telemetry.metrics.accumulators import registry
-from aetherflow.telemetry.observation import Observation, Observer, error_type, result_of
+from aetherflow.telemetry.observation import Observation, Observer, error_type
 from aetherflow.telemetry.profiling.observer import due_policy
 from aetherflow.telemetry.propagation import inject_context
 
@@ -147,6 +148,8 @@ class Submission:
             executor=str(op.executor),
             profile=due_policy(self._observer, op.site),
             error_note=op.site.error_note,
+            expected=pickled(op.task.expected, op.task.name, "expected=") if op.task.expected else b"",
+            has_details=op.site.has_details,
         )
         self._future = backend(envelope.executor).submit(pickle.dumps(envelope, pickle.HIGHEST_PROTOCOL))
         return self._future
@@ -163,7 +166,7 @@ class Submission:
         """Emit what the worker reports and return the result, or raise the error that it reports."""
         report: Report = pickle.loads(payload)
         error = None if report.error is None else load_error(report.error)
-        self._keep(report.relayed, report.duration, error, report.span)
+        self._keep(report.relayed, report.duration, error, report.span, report.kind)
         if error is not None:
             raise error
         assert report.value is not None  # a report has one of both
@@ -188,7 +191,7 @@ class Submission:
     def _keep_lost(self, error: BaseException) -> None:
         """Emit a span, from the submission until now, for an execution of which nothing else is known."""
         span = SpanData(self._op.task.name, SpanKind.CONSUMER, self._started, ended=time.time_ns())
-        span.attributes = {**self._attributes, names.NODE_RESULT: result_of(error)}
+        span.attributes = {**self._attributes, names.NODE_RESULT: self._op.site.result_of(error)}
         span.links = list(self._links)
         if isinstance(error, Exception):
             span.attributes[names.ERROR_TYPE] = error_type(error)
@@ -197,7 +200,14 @@ class Submission:
             self._blame(error)
         self._keep(Relayed((span,)), time.time_ns() - self._started, error, None)
 
-    def _keep(self, relayed: Relayed, duration: int, error: BaseException | None, span: SpanContext | None) -> None:
+    def _keep(
+        self,
+        relayed: Relayed,
+        duration: int,
+        error: BaseException | None,
+        span: SpanContext | None,
+        kind: ExecutionKind | None = None,
+    ) -> None:
         op, observer, context = self._op, self._observer, self._parent
         try:
             if observer.tracer is not None and relayed.spans:
@@ -206,9 +216,7 @@ class Submission:
                 context = set_span_in_context(NonRecordingSpan(span), context)
             if op.span_slot is not None:
                 self._slots[op.span_slot] = span
-            is_failure = error is not None and result_of(error) != "cancellation"
-            series = op.site.failed(error_type(error)) if error is not None and is_failure else op.site.series
-            observer.keep(series, duration, context)
+            observer.keep(op.site.series_for(error, kind), duration, context)
             for name, attributes, amount in relayed.amounts:
                 metric = _METRICS[name]
                 observer.keep(registry.series(metric, attributes), round(amount * metric.ticks), context)

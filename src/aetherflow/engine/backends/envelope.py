@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError
 from aetherflow.engine.graph import Task
+from aetherflow.telemetry.conventions import ExecutionKind
 from aetherflow.telemetry.export.relay import Relayed
 from aetherflow.telemetry.profiling.policy import ProfilePolicy
 
@@ -68,6 +69,8 @@ class Envelope:
         executor: The kind of worker.
         profile: How the execution is profiled; None where it is not.
         error_note: A note for an exception that the node raises; empty for none.
+        expected: The pickled classes of exceptions that are no failures; empty for none.
+        has_details: Whether the execution reports details.
     """
 
     node: str
@@ -84,6 +87,8 @@ class Envelope:
     executor: str
     profile: ProfilePolicy | None = None
     error_note: str = ""
+    expected: bytes = b""
+    has_details: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ class Report:
         duration: Nanoseconds.
         span: The context of the node's span, where the worker itself has emitted it.
         relayed: What the sender has to emit, the node's span first.
+        kind: The execution's kind; None if it was computed at its first attempt.
     """
 
     value: bytes | None
@@ -103,6 +109,7 @@ class Report:
     duration: int
     span: SpanContext | None
     relayed: Relayed
+    kind: ExecutionKind | None = None
 
 
 def process_id() -> str:

@@ -18,6 +18,7 @@ from dependency_injector.containers import DynamicContainer
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind
 
+from aetherflow.engine.awaitables import awaited, is_coroutine_function, resolved
 from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id
 from aetherflow.engine.backends.errors import NotImportableError, dump_error
 from aetherflow.engine.loops import run_coroutine
@@ -30,7 +31,7 @@ from aetherflow.telemetry.observation import Site
 from aetherflow.telemetry.observer import current_observer
 from aetherflow.telemetry.profiling.observer import profiled_by
 from aetherflow.telemetry.propagation import extract_context
-from aetherflow.telemetry.retries import begin_attempts, end_attempts
+from aetherflow.telemetry.retries import DetailedExecution
 
 __all__ = ["execute", "is_worker"]
 
@@ -82,19 +83,21 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
         kind=SpanKind.CONSUMER,
         is_kept=False,
         error_note=envelope.error_note,
+        has_details=envelope.has_details,
     )
     value = failure = None
     seen = current_observer().begin(site, links=envelope.links)
     started = time.perf_counter_ns()
     token = seen.enter()
-    attempts = begin_attempts(site)
     try:
-        value = pickled(_called(envelope, profiled_by(envelope.profile, site, seen)), envelope.node, "the result")
+        with DetailedExecution(site, seen):
+            if envelope.expected:
+                site.expected = pickle.loads(envelope.expected)
+            value = pickled(_called(envelope, profiled_by(envelope.profile, site, seen)), envelope.node, "the result")
     except BaseException as error:  # noqa: BLE001  # raised where the execution was sent from
         failure = error
     finally:
         duration = time.perf_counter_ns() - started
-        end_attempts(attempts)
         seen.end(failure)
         seen.leave(token)
     worker = f"{envelope.executor} worker {os.getpid()}"
@@ -105,6 +108,7 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
         duration,
         None if relayed.spans else seen.context,
         relayed,
+        None if seen.details is None else seen.details.kind,
     )
 
 
@@ -123,16 +127,16 @@ def _called(envelope: Envelope, profile: AbstractContextManager[None]) -> Any:
         if value is parameter.empty:
             break  # the call itself tells best what it misses
         args = (*args, value)
-    if inspect.iscoroutinefunction(call):
+    if is_coroutine_function(call):
         return run_coroutine(_awaited, call(*args, **kwargs), profile)
     with profile:
         value = call(*args, **kwargs)
-    return run_coroutine(lambda: value) if inspect.iscoroutine(value) else value
+        return resolved(value)
 
 
 async def _awaited(coroutine: Awaitable[Any], profile: AbstractContextManager[None]) -> Any:
     with profile:
-        return await coroutine
+        return await awaited(await coroutine)
 
 
 def _imported(envelope: Envelope) -> tuple[Callable[..., Any], Callable[..., Any]]:

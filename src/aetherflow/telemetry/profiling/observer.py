@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanContext
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry import active, observer, shield
 from aetherflow.telemetry.metrics.accumulators import Series
-from aetherflow.telemetry.observation import Lane, Observation, Observer, Site
+from aetherflow.telemetry.observation import ExecutionDetails, Lane, Observation, Observer, Site
 from aetherflow.telemetry.profiling.policy import ProfilePolicy, policy_from_environment
 from aetherflow.telemetry.profiling.rules import Rule, Rules
 from aetherflow.telemetry.profiling.session import ProfileSession
@@ -183,6 +183,10 @@ class _Wrapped(Observation):
     def set(self, attributes: Mapping[str, Any]) -> None:
         self._inner.set(attributes)
 
+    def report(self, details: ExecutionDetails) -> None:
+        self._details = details
+        self._inner.report(details)
+
     def end(self, error: BaseException | None = None) -> None:
         self._inner.end(error)
 
@@ -204,7 +208,9 @@ class _TimedObservation(_Wrapped):
         took = time.perf_counter_ns() - self._began
         self._inner.end(error)
         try:
-            self._rule.took(took)
+            details = self.details
+            if details is None or details.kind is None:  # else its duration is not that of the function
+                self._rule.took(took)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "deciding what to profile")
 

@@ -60,7 +60,7 @@ class LeanObservation(SpanObservation):
 
     @override
     def end(self, error: BaseException | None = None) -> None:
-        if error is not None or self._record is not None:
+        if error is not None or self._record is not None or self._site.has_details:
             super().end(error)
             return
         now = perf_counter_ns()

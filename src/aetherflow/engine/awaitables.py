@@ -1,0 +1,83 @@
+"""Awaitable results of functions that are not coroutine functions, such as a plain decorator around an ``async def``.
+
+Nobody can know before a call that it returns an awaitable, so every result is looked at. The usual result costs one
+look-up of its type in `PLAIN_TYPES`, which the callers write out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from types import GeneratorType
+from typing import Any, Final
+
+from aetherflow.engine.loops import run_coroutine
+
+__all__ = ["PLAIN_TYPES", "awaited", "is_awaitable", "is_coroutine_function", "mark_coroutine_function"]
+__all__ += ["resolved", "resolving"]
+
+PLAIN_TYPES: Final[set[type]] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
+"""Types of results that are not awaitable: those of the past, `MAX_PLAIN_TYPES` at most."""
+
+MAX_PLAIN_TYPES: Final = 1024
+
+_GENERATOR_COROUTINE: Final = inspect.CO_ITERABLE_COROUTINE
+
+
+def is_awaitable(value: object) -> bool:
+    """Return whether ``await`` accepts a value. No code of its class runs."""
+    kind = type(value)
+    for base in type.__dict__["__mro__"].__get__(kind):
+        names = type.__dict__["__dict__"].__get__(base)
+        if "__await__" in names:
+            return names["__await__"] is not None
+    if isinstance(value, GeneratorType):  # of `types.coroutine`
+        return bool(value.gi_code.co_flags & _GENERATOR_COROUTINE)
+    if kind is not GeneratorType and len(PLAIN_TYPES) < MAX_PLAIN_TYPES:
+        with suppress(Exception):  # the hash of a class runs code of its metaclass
+            PLAIN_TYPES.add(kind)
+    return False
+
+
+async def awaited(value: Any) -> Any:
+    """Await a value, and what that returns, until it is not awaitable."""
+    while is_awaitable(value):
+        value = await value
+    return value
+
+
+def resolved(value: Any) -> Any:
+    """Return a result, awaited on a background loop if it is awaitable."""
+    return run_coroutine(awaited, value) if is_awaitable(value) else value
+
+
+def resolving(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a synchronous function that awaits awaitable results of another one on a background loop.
+
+    Caches, attempts and time limits are about the result itself, so it has to be there when the function returns.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return resolved(function(*args, **kwargs))
+
+    return call
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Return whether a callable is, or is marked as, a function whose calls return coroutines."""
+    if sys.version_info >= (3, 14):  # where the function of asyncio is deprecated
+        return inspect.iscoroutinefunction(function)
+    return asyncio.iscoroutinefunction(function)
+
+
+def mark_coroutine_function(function: Any) -> None:
+    """Mark an object as a coroutine function, for `asyncio` and, from Python 3.12 on, for `inspect`."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    else:
+        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # no public way on 3.11

@@ -72,13 +72,15 @@ def _levels(text: str) -> list[int]:
 
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
+    from aetherflow.flow.running import NO_INPUT  # not for the other commands, which start without the engine
+
     flow, given = load_flow(arguments.flow, arguments.context)
-    inputs = read_inputs(arguments.inputs) or None
+    inputs = read_inputs(arguments.inputs)
     folder = arguments.output or export_directory() / "load"
     with entered(given) as context:
 
         def run() -> object:
-            return flow.run(inputs, context, extra_inputs=arguments.extra_inputs)
+            return flow.run(inputs or NO_INPUT, context, extra_inputs=arguments.extra_inputs)
 
         try:
             run()  # whatever is made once is made now

@@ -6,8 +6,9 @@ import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aetherflow.cli.command import UsageError, UsersOwnError
@@ -53,9 +54,10 @@ def load_flow(flow: str, context: str | None) -> tuple[Node[..., Any], Any]:
         raise UsersOwnError from error
 
 
-@contextlib.contextmanager
-def entered(context: Any) -> Iterator[Any]:
-    """Give an instance of a context, within its ``with`` where it has one.
+class entered:  # noqa: N801  # used like a function
+    """Within ``with``, an instance of a context, entered if it is a context manager.
+
+    A class rather than a generator, which could not pass on every exception that a flow raises within.
 
     Args:
         context: A context class, an instance, or None.
@@ -63,15 +65,26 @@ def entered(context: Any) -> Iterator[Any]:
     Raises:
         UsersOwnError: It cannot be made or entered.
     """
-    with contextlib.ExitStack() as stack:
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Any:
+        context = self._context
         try:
             if isinstance(context, type):
                 context = context()
             if hasattr(context, "__enter__"):
-                context = stack.enter_context(context)
+                context = self._stack.enter_context(context)
         except Exception as error:
             raise UsersOwnError from error
-        yield context
+        return context
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
 
 def load_object(reference: str, option: str, is_wanted: Callable[[object], bool], wanted: str) -> Any:

@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         try:
             return run_watched(
                 flow,
-                inputs or None,
+                inputs,
                 context,
                 arguments=arguments,
                 consoles=consoles,

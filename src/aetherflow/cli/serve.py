@@ -113,9 +113,10 @@ def _keep_running(arguments: argparse.Namespace, consoles: Consoles) -> NoReturn
     """Run a flow again and again; what a run raises is told, and in its telemetry."""
     from aetherflow.cli.session import warnings_without_place
     from aetherflow.errors import ConfigurationError, MissingInputError, UnknownInputError
+    from aetherflow.flow.running import NO_INPUT
     from aetherflow.telemetry.setup.configuring import configure
 
-    inputs = read_inputs(arguments.inputs) or None
+    inputs = read_inputs(arguments.inputs)
     flow, given = load_flow(arguments.object, arguments.context)
     with (
         configure(exporter=arguments.exporter, health=True),
@@ -125,7 +126,7 @@ def _keep_running(arguments: argparse.Namespace, consoles: Consoles) -> NoReturn
         while True:
             began = time.monotonic()
             try:
-                _exhaust(flow.run(inputs, context, extra_inputs=arguments.extra_inputs))
+                _exhaust(flow.run(inputs or NO_INPUT, context, extra_inputs=arguments.extra_inputs))
             except (ConfigurationError, MissingInputError, UnknownInputError):
                 raise
             except Exception as error:  # noqa: BLE001  # whatever a node raises, the next run may do better
@@ -165,13 +166,10 @@ class _Stopped(SystemExit):
     """SIGTERM came: what runs on the main thread ends with its ``finally`` clauses."""
 
 
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _stopped_by_sigterm() -> contextlib.AbstractContextManager[object]:
+    with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _stop))
+        return stack.pop_all()
 
 
 def _stop(number: int, frame: object) -> NoReturn:

@@ -21,6 +21,7 @@ from aetherflow.cli.trace_view import TraceView
 from aetherflow.errors import ConfigurationError, MissingInputError, UnknownInputError, UnusedOutputWarning
 from aetherflow.flow.extra_inputs import ExtraInputs
 from aetherflow.flow.node import FlowRun, Node
+from aetherflow.flow.running import NO_INPUT
 from aetherflow.telemetry.setup.configuring import configure
 from aetherflow.telemetry.setup.handle import Telemetry
 
@@ -31,7 +32,7 @@ _PACKAGE: Final = Path(__file__).parent.parent
 
 def run_watched(
     flow: Node[..., Any],
-    inputs: dict[str, Any] | None,
+    inputs: dict[str, Any],
     context: Any,
     *,
     arguments: argparse.Namespace,
@@ -44,7 +45,7 @@ def run_watched(
 
     Args:
         flow: What to run.
-        inputs: Its inputs by name.
+        inputs: Its inputs by name; empty for none.
         context: What it is injected from.
         arguments: Those of `add_export_arguments` and `add_display_arguments`, and ``quiet``.
         consoles: Where to print.
@@ -66,7 +67,7 @@ def run_watched(
     with configure(exporter=arguments.exporter) as telemetry, warnings_without_place(consoles):
         try:
             with watching or contextlib.nullcontext():
-                done = flow.execute(inputs, context, extra_inputs=extra_inputs)
+                done = flow.execute(inputs or NO_INPUT, context, extra_inputs=extra_inputs)
             show(done.output)
         except (MissingInputError, UnknownInputError, ConfigurationError, NoReaderError):
             raise
@@ -86,10 +87,10 @@ def run_watched(
     return ExitCode.FINE if failure is None else ExitCode.FAILED
 
 
-@contextlib.contextmanager
-def warnings_without_place(consoles: Consoles) -> Iterator[None]:
-    """Print an `UnusedOutputWarning` without the file that it points at, which is part of this program."""
-    with warnings.catch_warnings():
+def warnings_without_place(consoles: Consoles) -> contextlib.AbstractContextManager[object]:
+    """Within ``with``, print an `UnusedOutputWarning` without the file that it points at, which is this program's."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         original = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -99,7 +100,7 @@ def warnings_without_place(consoles: Consoles) -> Iterator[None]:
                 original(message, category, *place, **more)
 
         warnings.showwarning = show
-        yield
+        return stack.pop_all()
 
 
 def print_exception(error: BaseException, consoles: Consoles) -> None:

@@ -10,7 +10,7 @@ from aetherflow.engine.graph import Step
 from aetherflow.engine.streaming import Stream
 from aetherflow.flow.extra_inputs import ExtraInputs
 from aetherflow.flow.many import run_many
-from aetherflow.flow.running import FlowRun, Runner
+from aetherflow.flow.running import NO_INPUT, FlowRun, Runner
 from aetherflow.resources.context import AnyContext
 
 __all__ = ["Runs"]
@@ -43,7 +43,7 @@ class Runs(Generic[T_co]):
 
     def run(
         self,
-        inputs: Mapping[str, Any] | object | None = None,
+        inputs: Mapping[str, Any] | object = NO_INPUT,
         context: AnyContext | None = None,
         *,
         extra_inputs: ExtraInputs | None = None,
@@ -51,7 +51,8 @@ class Runs(Generic[T_co]):
         """Run it and return the last output.
 
         Args:
-            inputs: A mapping of inputs by name; anything else goes to the first node's first parameter.
+            inputs: A mapping of inputs by name; anything else, None included, goes to the first node's first parameter.
+                Leave it out for a run without inputs.
             context: A container, or container class, that nodes are injected from.
             extra_inputs: ``"raise"`` an `UnknownInputError` for an input that no parameter takes, or ``"ignore"`` it.
                 None for the value given to :meth:`Node.named`, which is ``"raise"`` by default.
@@ -68,7 +69,7 @@ class Runs(Generic[T_co]):
 
     async def arun(
         self,
-        inputs: Mapping[str, Any] | object | None = None,
+        inputs: Mapping[str, Any] | object = NO_INPUT,
         context: AnyContext | None = None,
         *,
         extra_inputs: ExtraInputs | None = None,
@@ -79,7 +80,7 @@ class Runs(Generic[T_co]):
 
     def execute(
         self,
-        inputs: Mapping[str, Any] | object | None = None,
+        inputs: Mapping[str, Any] | object = NO_INPUT,
         context: AnyContext | None = None,
         *,
         extra_inputs: ExtraInputs | None = None,
@@ -89,7 +90,7 @@ class Runs(Generic[T_co]):
 
     async def aexecute(
         self,
-        inputs: Mapping[str, Any] | object | None = None,
+        inputs: Mapping[str, Any] | object = NO_INPUT,
         context: AnyContext | None = None,
         *,
         extra_inputs: ExtraInputs | None = None,
@@ -99,7 +100,7 @@ class Runs(Generic[T_co]):
 
     def stream(
         self: Runs[Iterable[S] | AsyncIterable[S]],
-        inputs: Mapping[str, Any] | object | None = None,
+        inputs: Mapping[str, Any] | object = NO_INPUT,
         context: AnyContext | None = None,
         *,
         buffer: int | None = None,
@@ -120,7 +121,7 @@ class Runs(Generic[T_co]):
 
     def astream(
         self: Runs[Iterable[S] | AsyncIterable[S]],
-        inputs: Mapping[str, Any] | object | None = None,
+        inputs: Mapping[str, Any] | object = NO_INPUT,
         context: AnyContext | None = None,
         *,
         buffer: int | None = None,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 import uvicorn
@@ -26,14 +25,13 @@ _GRACE: Final = 1
 """Seconds that answers under way have when serving ends."""
 
 
-@contextlib.contextmanager
 def serve(
     host: str = "127.0.0.1",
     port: int = SERVE_PORT,
     *,
     monitor: HealthMonitor | None = None,
     token: str | None = None,
-) -> Iterator[str]:
+) -> AbstractContextManager[str]:
     """Serve the endpoints of `make_app` on a thread of their own for as long as a ``with`` block runs.
 
     Args:
@@ -42,18 +40,28 @@ def serve(
         monitor: As for `make_app`.
         token: As for `make_app`.
 
-    Yields:
-        The URL, without a path.
+    Returns:
+        A context manager, which gives the URL, without a path.
 
     Raises:
         ConfigurationError: An argument has a value that is not allowed, or nobody can listen there.
     """
-    app = make_app(monitor, token=token)
-    server = _Server(app, _listen(host, port))
-    try:
-        yield server.url
-    finally:
-        server.close()
+    return _Serving(make_app(monitor, token=token), host, port)
+
+
+class _Serving(AbstractContextManager[str]):
+    """A server for the length of a ``with`` block; a class, since a generator cannot pass on every exception."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        self._app = app
+        self._address = (host, port)
+
+    def __enter__(self) -> str:
+        self._server = _Server(self._app, _listen(*self._address))
+        return self._server.url
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.close()
 
 
 class _Server:

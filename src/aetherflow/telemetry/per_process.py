@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from aetherflow.telemetry.forks import renew_in_children
@@ -34,13 +34,9 @@ class PerProcess(Generic[E]):
         self._lock = threading.Lock()
         renew_in_children(self)
 
-    @contextmanager
-    def use(self) -> Iterator[E]:
-        """Give the exporter of this process, to one thread at a time."""
-        with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            yield self._made
+    def use(self) -> AbstractContextManager[E]:
+        """Return the exporter of this process as a context manager, for one thread at a time."""
+        return _Turn(self)
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Shut the exporter down, under an export if need be."""
@@ -53,3 +49,25 @@ class PerProcess(Generic[E]):
         if self._made is not None:
             self._inherited.append(self._made)
             self._made = None
+
+
+class _Turn(AbstractContextManager[E]):
+    """One thread's turn with an exporter; a class, since a generator cannot pass on every exception."""
+
+    def __init__(self, owner: PerProcess[E]) -> None:
+        self._owner = owner
+        self._lock = owner._lock  # that of now: a forked child has another
+
+    def __enter__(self) -> E:
+        self._lock.acquire()
+        owner = self._owner
+        try:
+            if owner._made is None:
+                owner._made = owner._make()
+            return owner._made
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from types import GeneratorType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aetherflow.engine.loops import run_coroutine
 
@@ -35,9 +35,9 @@ def is_awaitable(value: object) -> bool:
         names = type.__dict__["__dict__"].__get__(base)
         if "__await__" in names:
             return names["__await__"] is not None
-    if isinstance(value, GeneratorType):  # of `types.coroutine`
-        return bool(value.gi_code.co_flags & _GENERATOR_COROUTINE)
-    if kind is not GeneratorType and len(PLAIN_TYPES) < MAX_PLAIN_TYPES:
+    if kind is GeneratorType:  # of `types.coroutine`
+        return bool(cast("GeneratorType[Any, Any, Any]", value).gi_code.co_flags & _GENERATOR_COROUTINE)
+    if len(PLAIN_TYPES) < MAX_PLAIN_TYPES:
         with suppress(Exception):  # the hash of a class runs code of its metaclass
             PLAIN_TYPES.add(kind)
     return False

@@ -126,7 +126,7 @@ class _Opening:
         left = [stream for stream in self._streams if stream is not result and stream.is_open]
         if not left:
             return
-        if isinstance(result, Stream) and result.is_open:
+        if type(result) is Stream and result.is_open:
             result.close_after(left)
         elif not _may_pull(result):
             await close_all(left, awaiting=self.awaiting, failure=failure)

@@ -275,7 +275,7 @@ async def within(seen: Observation, work: Coroutine[Any, Any, Any]) -> Any:
     handed_over = False
     try:
         value = await work
-        if isinstance(value, Stream) and value.is_open:
+        if type(value) is Stream and value.is_open:
             value.on_end(seen.end_apart)
             handed_over = True
         return value

@@ -74,7 +74,7 @@ def of_a_generator(x: int) -> Generator[Any, None, int]:
 
 FUNCTIONS: dict[str, Function] = {
     "plain decorator around an async def": logged(add_one),
-    "lambda": lambda x: add_one(x),
+    "lambda": lambda x: add_one(x),  # noqa: PLW0108  # that is the point
     "object with an async __call__": Caller(),
     "bound method": Caller().method,
     "partial": functools.partial(add_one),
@@ -92,11 +92,8 @@ after = node(lambda value: value * 10, name="after")
 
 
 def named(function: Function, **options: Any) -> Node[..., Any]:
-    async def stand_in(x: int) -> int:
-        return 0
-
     if isinstance(function, AsyncMock):
-        return node(lambda x: function(x), name="step", **options)
+        return node(lambda x: function(x), name="step", **options)  # noqa: PLW0108  # no parameters of its own
     return node(function, name="step", **options)
 
 
@@ -179,7 +176,7 @@ def test_a_direct_call_returns_a_coroutine(function: Function) -> None:
         {"cache": CachePolicy()},
         {"retry": RetryPolicy(on=OSError), "timeout": 30, "cache": CachePolicy()},
     ],
-    ids=lambda options: " ".join(options),
+    ids=" ".join,
 )
 @every_way
 def test_policies_are_about_the_result(options: dict[str, Any], way: Callable[..., Any]) -> None:

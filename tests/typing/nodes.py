@@ -45,6 +45,27 @@ node(nam="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 node(1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
+# --- and called with a function and options -------------------------------------------------------------------
+def _read(path: str, size: int = -1) -> bytes:
+    return path.encode()[:size]
+
+
+async def _fetch(path: str) -> bytes:
+    return path.encode()
+
+
+def _look_up(keys: list[str], strict: bool = True) -> list[int]:
+    return [len(key) for key in keys]
+
+
+assert_type(node(_read, name="read")("a", size=3), bytes)
+assert_type(node(_read, name="read", expected=FileNotFoundError).run({"path": "a"}), bytes)
+assert_type(node(_fetch, name="fetch", expected=(KeyError, OSError)).run({"path": "a"}), bytes)
+assert_type(node(_look_up, name="look up", batch=BatchPolicy(size=2)).run({"keys": "a"}), int)
+node(_read, name="read")(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+node(_read, expected="KeyError")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 # --- a function that returns anything is taken for no coroutine function -----------------------------------
 @node
 def load(path: str) -> Any:

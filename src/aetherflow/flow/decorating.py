@@ -51,10 +51,6 @@ class _BatchDecorator(Protocol):
 
 
 @overload
-def node(func: Callable[Q, Coroutine[Any, Any, S]], /) -> Node[Q, Coroutine[Any, Any, S], S]: ...
-@overload
-def node(func: Callable[Q, S], /) -> Node[Q, S]: ...
-@overload
 def node(
     func: Callable[Q, Coroutine[Any, Any, S]],
     /,
@@ -80,6 +76,34 @@ def node(
     profile: bool | ProfilePolicy = False,
     expected: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Node[Q, S]: ...
+@overload
+def node(
+    func: Callable[Concatenate[list[T], Q], Coroutine[Any, Any, Results[S]]],
+    /,
+    *,
+    batch: BatchPolicy,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+    cache: CachePolicy | None = None,
+    profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Node[Concatenate[T, Q], Coroutine[Any, Any, S], S]: ...
+@overload
+def node(
+    func: Callable[Concatenate[list[T], Q], Results[S]],
+    /,
+    *,
+    batch: BatchPolicy,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
+    cache: CachePolicy | None = None,
+    profile: bool | ProfilePolicy = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Node[Concatenate[T, Q], S]: ...
 @overload
 def node(
     *,

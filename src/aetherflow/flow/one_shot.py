@@ -56,4 +56,6 @@ def _is_used(value: object) -> bool:
 
 
 def _only_iterates(kind: type) -> bool:
+    if kind.__module__ in ("builtins", "itertools"):
+        return True
     return all(name.startswith("_") or name in _ITERATION for name in dir(kind))

@@ -15,7 +15,7 @@ PAGES = (
     "operations", "pools",
     "profiling", "regression", "report", "serving", "settings", "streams",
 )  # fmt: skip
-REFERENCES = ("binding",)
+REFERENCES = ("binding", "exceptions")
 """Pages that state rules, and not when to use a part."""
 GUIDE = ("performance-guide", "performance-guide.zh")
 """The same chapters in two languages, with the same listings."""

@@ -35,13 +35,18 @@ def notes_of(error: BaseException) -> list[str]:
         return []
 
 
-def add_note(error: BaseException, note: str) -> bool:
+def add_note(error: BaseException, note: str, *, is_new: bool = False) -> bool:
     """Add a note to an exception, unless it has the note already.
+
+    Args:
+        error: The exception.
+        note: The note.
+        is_new: Whether the exception is known not to have the note.
 
     Returns:
         False if the exception refused the note.
     """
-    if note in notes_of(error):
+    if not is_new and note in notes_of(error):
         return True
     try:
         error.add_note(note)

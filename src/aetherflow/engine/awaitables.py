@@ -31,6 +31,9 @@ _GENERATOR_COROUTINE: Final = inspect.CO_ITERABLE_COROUTINE
 def is_awaitable(value: object) -> bool:
     """Return whether ``await`` accepts a value. No code of its class runs."""
     kind = type(value)
+    with suppress(Exception):  # the hash of a class runs code of its metaclass
+        if kind in PLAIN_TYPES:
+            return False
     for base in type.__dict__["__mro__"].__get__(kind):
         names = type.__dict__["__dict__"].__get__(base)
         if "__await__" in names:
@@ -38,7 +41,7 @@ def is_awaitable(value: object) -> bool:
     if kind is GeneratorType:  # of `types.coroutine`
         return bool(cast("GeneratorType[Any, Any, Any]", value).gi_code.co_flags & _GENERATOR_COROUTINE)
     if len(PLAIN_TYPES) < MAX_PLAIN_TYPES:
-        with suppress(Exception):  # the hash of a class runs code of its metaclass
+        with suppress(Exception):  # as above
             PLAIN_TYPES.add(kind)
     return False
 
@@ -63,7 +66,12 @@ def resolving(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return resolved(function(*args, **kwargs))
+        value = function(*args, **kwargs)
+        try:
+            is_plain = type(value) in PLAIN_TYPES
+        except Exception:  # noqa: BLE001  # as above
+            is_plain = False
+        return value if is_plain else resolved(value)
 
     return call
 

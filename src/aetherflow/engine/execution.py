@@ -16,8 +16,7 @@ from aetherflow.engine.plan import PARTITION, UNSET, CallOp, ChunkedOp, Slots
 from aetherflow.engine.streaming import Stream
 from aetherflow.engine.under_way import begin_apart, end_apart, shows_node
 from aetherflow.telemetry.conventions import NODE_UPSTREAM
-from aetherflow.telemetry.observation import Observation, Observer
-from aetherflow.telemetry.retries import DetailedExecution
+from aetherflow.telemetry.observation import ExecutionDetails, Observation, Observer
 
 __all__ = ["Deferred", "begun", "contexts", "links", "observed", "observed_alone", "observed_async"]
 __all__ += ["observed_or_deferred", "opened", "told"]
@@ -28,7 +27,7 @@ def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute a synchronous node with its span current; an awaitable result is awaited on a background loop."""
     with begun(observer, op, slots) as observation:
         if op.site.has_details:
-            with DetailedExecution(op.site, observation):
+            with _details_of(op, observation):
                 return op.invoke(slots)
         value = op.invoke(slots)
         return resolved(value) if _may_await(value) else value
@@ -45,6 +44,13 @@ def observed_alone(observer: Observer, op: CallOp, slots: Slots) -> Any:
         except Exception:  # noqa: BLE001  # the hash of a class runs code of its metaclass
             is_plain = False
         return value if is_plain else resolved(value)
+
+
+def _details_of(op: CallOp, observation: Observation) -> ExecutionDetails:
+    """Return the details of an execution, which its observation reports when it ends."""
+    details = ExecutionDetails(op.site)
+    observation.report(details)
+    return details
 
 
 def _may_await(value: object) -> bool:
@@ -92,7 +98,7 @@ def observed_or_deferred(observer: Observer, op: CallOp, slots: Slots, *, is_run
     token = observation.enter()
     try:
         if op.site.has_details:
-            with DetailedExecution(op.site, observation):
+            with _details_of(op, observation):
                 value = op.invoke(slots)
         else:
             value = op.invoke(slots)
@@ -114,7 +120,7 @@ async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
     try:
         with begun(observer, op, slots) as observation:
             if op.site.has_details:
-                with DetailedExecution(op.site, observation):
+                with _details_of(op, observation):
                     return await awaited(await op.invoke(slots))
             value = await op.invoke(slots)
             return await awaited(value) if _may_await(value) else value

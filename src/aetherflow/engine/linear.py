@@ -14,9 +14,9 @@ from aetherflow.engine.execution import observed
 from aetherflow.engine.plan import UNSET, Plan, Slots
 from aetherflow.engine.under_way import shows_chain
 from aetherflow.telemetry.metrics.accumulators import FOLD_AT
-from aetherflow.telemetry.observation import Lane, Observation, Observer, offer
+from aetherflow.telemetry.observation import ExecutionDetails, Lane, Observation, Observer, add, offer
 
-__all__ = ["run_metered", "run_observed", "run_traced"]
+__all__ = ["run_detailed", "run_metered", "run_observed", "run_traced"]
 
 
 @shows_chain
@@ -47,10 +47,46 @@ def run_metered(plan: Plan, slots: Slots) -> Any:
     return value
 
 
-def _fail(plan: Plan, slots: Slots, before: int, started: int, error: BaseException) -> None:
+@shows_chain
+def run_detailed(plan: Plan, slots: Slots) -> Any:
+    """Do the same with a chain of which some nodes report details: those with a cache or retries."""
+    started = before = perf_counter_ns()
+    value = details = None
+    try:
+        for op in plan.linear:
+            site, details = op.site, None
+            if site.has_details:
+                details = ExecutionDetails(site)
+                with details:
+                    value = op.invoke(slots)
+            else:
+                value = resolved(op.invoke(slots))
+            slots[op.slot] = value
+            now = perf_counter_ns()
+            add(site.series_for(None, None if details is None else details.kind), now - before)
+            before = now
+    except BaseException as error:
+        _fail(plan, slots, before, started, error, details)
+        raise
+    if plan.site is not None:
+        add(plan.site.series, before - started)
+    return value
+
+
+def _fail(
+    plan: Plan,
+    slots: Slots,
+    before: int,
+    started: int,
+    error: BaseException,
+    details: ExecutionDetails | None = None,
+) -> None:
     for op in plan.linear:
         if slots[op.slot] is UNSET:
-            Observation(op.site, before).end(error)
+            observation = Observation(op.site, before)
+            if details is not None:
+                observation.report(details)
+            observation.end(error)
             break
     if plan.site is not None:
         Observation(plan.site, started).end(error)

@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.drivers import AsyncDriver, Driver, SyncDriver
 from aetherflow.engine.execution import observed_alone
-from aetherflow.engine.linear import run_metered, run_observed, run_traced
+from aetherflow.engine.linear import run_detailed, run_metered, run_observed, run_traced
 from aetherflow.engine.loops import drive
 from aetherflow.engine.plan import PARTITION, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
@@ -42,8 +42,8 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
     current_observer = plan.observer  # a variable, since CPython calls what an attribute holds more slowly
     observer = current_observer()
     if plan.linear:
-        if observer.idle and not plan.has_details:
-            return run_metered(plan, slots)
+        if observer.idle:
+            return run_detailed(plan, slots) if plan.has_details else run_metered(plan, slots)
         if plan.is_plain:
             if plan.site is None:
                 if info is None:  # else the context of its span is asked for
@@ -108,10 +108,10 @@ class _Run:
         seen = self._begin()
         if seen is None:
             return run_observed(plan, slots, observer)
-        if seen.sampled_out and observer.metering.idle and not plan.has_details:
+        if seen.sampled_out and observer.metering.idle:
             token = seen.enter()
             try:
-                return run_metered(plan, slots)
+                return run_detailed(plan, slots) if plan.has_details else run_metered(plan, slots)
             finally:
                 seen.leave(token)
         with seen:

@@ -136,17 +136,22 @@ class _Attempts:
         """Return a synchronous function with these attempts around it."""
         retrying = tenacity.Retrying(sleep=_measured(self._policy.sleep), **self._options)
 
+        def attempt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+            outcome = Outcome()
+            try:
+                outcome.value = function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  # raised after the last attempt
+                outcome.error = error
+            return outcome
+
         @wraps(function)
         def attempts(*args: Any, **kwargs: Any) -> Any:
-            def attempt() -> Outcome:
-                outcome = Outcome()
-                try:
-                    outcome.value = function(*args, **kwargs)
-                except Exception as error:  # noqa: BLE001  # raised below, after the last attempt
-                    outcome.error = error
-                return outcome
-
-            return _result(retrying.copy(retry=self._condition(args, kwargs))(attempt))
+            first = attempt(args, kwargs)
+            if not self._is_retryable(first):
+                return _result(first)
+            waiting = [first]
+            again = retrying.copy(retry=self._condition(args, kwargs))
+            return _result(again(lambda: waiting.pop() if waiting else attempt(args, kwargs)))
 
         return attempts
 
@@ -154,19 +159,33 @@ class _Attempts:
         """Return a coroutine function with these attempts around it."""
         retrying = tenacity.AsyncRetrying(sleep=_measured_async(self._policy.async_sleep), **self._options)
 
+        async def attempt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+            outcome = Outcome()
+            try:
+                outcome.value = await function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  # raised after the last attempt
+                outcome.error = error
+            return outcome
+
         @wraps(function)
         async def attempts(*args: Any, **kwargs: Any) -> Any:
-            async def attempt() -> Outcome:
-                outcome = Outcome()
-                try:
-                    outcome.value = await function(*args, **kwargs)
-                except Exception as error:  # noqa: BLE001  # raised below, after the last attempt
-                    outcome.error = error
-                return outcome
+            first = await attempt(args, kwargs)
+            if not self._is_retryable(first):
+                return _result(first)
+            waiting = [first]
 
-            return _result(await retrying.copy(retry=self._condition(args, kwargs))(attempt))
+            async def next_outcome() -> Outcome:
+                return waiting.pop() if waiting else await attempt(args, kwargs)
+
+            again = retrying.copy(retry=self._condition(args, kwargs))
+            return _result(await again(next_outcome))
 
         return attempts
+
+    def _is_retryable(self, outcome: Outcome) -> bool:
+        """Return whether an attempt ended with an exception on which the policy tries again."""
+        error = outcome.error
+        return error is not None and is_error(error, self._policy.on) and not is_error(error, self._expected)
 
     def _condition(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[tenacity.RetryCallState], bool]:
         """Return the condition for another attempt with these arguments."""
@@ -175,15 +194,12 @@ class _Attempts:
             if state.outcome is None or state.outcome.failed:  # interrupted: the exception is not one of the outcomes
                 return False
             outcome = _last_outcome(state)
-            error = outcome.error
-            if error is None or not is_error(error, self._policy.on) or is_error(error, self._expected):
-                return False
-            if state.attempt_number >= self._policy.attempts:
+            if not self._is_retryable(outcome) or state.attempt_number >= self._policy.attempts:
                 return False
             refusal = error_of_used_stream(self._name, args, kwargs)
             if refusal is None:
                 return True
-            refusal.__cause__ = error
+            refusal.__cause__ = outcome.error
             outcome.error = refusal
             return False
 

@@ -90,8 +90,8 @@ class SpanObservation(Observation):
                     offer(series, duration, self._current)
                 if error is not None:
                     self._fail(error)
-                if self._site.has_details and (details := self.details) is not None:
-                    self._span.set_attributes(details.attributes())
+                if self._site.has_details:
+                    self._report_details()
             finally:  # a span that is never ended would orphan everything below it
                 self._close(duration)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
@@ -103,6 +103,13 @@ class SpanObservation(Observation):
 
     def _close(self, duration: int) -> None:
         self._span.end()
+
+    def _report_details(self) -> None:
+        details = self.details
+        if details is not None and details.kind is not None:
+            self._span.set_attribute(names.EXECUTION_KIND, details.kind)
+            if details.kind == "retried":
+                self._span.set_attribute(names.RETRY_WAIT, details.retry_wait / 1e9)
 
     def _fail(self, error: BaseException) -> None:
         span, site = self._span, self._site

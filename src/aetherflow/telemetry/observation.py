@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 
@@ -27,7 +28,8 @@ from aetherflow.telemetry.profiling.policy import ProfilePolicy
 from aetherflow.user_exceptions import add_note, attributes_of, is_error
 
 __all__ = ["ExecutionDetails", "Lane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
-__all__ += ["error_type", "executing_here", "keep", "mark_handled", "new_run_id", "offer", "thread_facts"]
+__all__ += ["current_details", "error_type", "executing_here", "keep", "mark_handled", "new_run_id", "offer"]
+__all__ += ["thread_facts"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -91,27 +93,31 @@ def executing_here(function: Callable[[], T]) -> T:
 
 
 class ExecutionDetails:
-    """Details of an execution that only the execution itself can report.
+    """Details of an execution that only the execution itself can report; a context manager around it.
 
     Attributes:
+        site: The node.
         kind: The execution's kind; None if it was computed at its first attempt.
         retry_wait: Nanoseconds between its attempts, in total.
     """
 
-    __slots__ = ("kind", "retry_wait")
+    __slots__ = ("_token", "kind", "retry_wait", "site")
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site) -> None:
+        self.site = site
         self.kind: ExecutionKind | None = None
         self.retry_wait = 0
 
-    def attributes(self) -> dict[str, Any]:
-        """Return the span attributes of these details."""
-        attributes: dict[str, Any] = {}
-        if self.kind is not None:
-            attributes[names.EXECUTION_KIND] = self.kind
-        if self.kind == "retried":
-            attributes[names.RETRY_WAIT] = self.retry_wait / 1e9
-        return attributes
+    def __enter__(self) -> Self:
+        self._token = current_details.set(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        current_details.reset(self._token)
+
+
+current_details: Final[ContextVar[ExecutionDetails | None]] = ContextVar("aetherflow_details", default=None)
+"""The details of the execution that the current code is part of."""
 
 
 class Site:
@@ -202,8 +208,7 @@ class Site:
             error: The error that ended it; None for none.
             kind: Its kind.
         """
-        is_failure = error is not None and self.result_of(error) in ("failure", "timeout")
-        type_name = error_type(error) if error is not None and is_failure else ""
+        type_name = "" if error is None or self.result_of(error) not in _FAILURES else error_type(error)
         if not type_name and kind is None:
             return self.series
         series = self._series.get((type_name, kind))
@@ -273,11 +278,11 @@ class Observation:
     def _keep(self, error: BaseException | None) -> tuple[Series, int]:
         """Keep the duration; return what it was kept in, and itself, in nanoseconds."""
         duration, site = _now() - self._started, self._site
-        if error is None and not site.has_details:
-            series = site.series
-        else:
+        if site.has_details:
             details = self.details
             series = site.series_for(error, None if details is None else details.kind)
+        else:
+            series = site.series if error is None else site.series_for(error)
         add(series, duration)
         return series, duration
 
@@ -309,10 +314,12 @@ class Observation:
         is_first = _MARK not in marks
         marks[_MARK] = trace_id
         if is_first:
-            add_note(error, f"aetherflow: raised by {site.label}" + (f", trace {trace_id}" if trace_id else ""))
+            note = f"aetherflow: raised by {site.label}" + (f", trace {trace_id}" if trace_id else "")
+            add_note(error, note, is_new=True)
         return True
 
 
+_FAILURES: Final = ("failure", "timeout")
 _MARK: Final = "__aetherflow_trace__"
 _EXPECTED: Final = "__aetherflow_expected__"
 _CANCELLED: Final = asyncio.CancelledError

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from types import TracebackType
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -13,47 +11,21 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.conventions import ExecutionKind
 from aetherflow.telemetry.metrics.accumulators import registry
-from aetherflow.telemetry.observation import ExecutionDetails, Observation, Site, error_type
+from aetherflow.telemetry.observation import current_details, error_type
 from aetherflow.telemetry.observer import emit
 from aetherflow.user_exceptions import message_of
 
-__all__ = ["DetailedExecution", "classify_execution", "noted", "retried", "waited"]
+__all__ = ["classify_execution", "noted", "retried", "waited"]
 
 MAX_MESSAGE: Final = 2_000
 """The most bytes of an exception's message in an event."""
 
-_current: Final[ContextVar[tuple[Site, ExecutionDetails] | None]] = ContextVar("aetherflow_details", default=None)
-
-
-class DetailedExecution:
-    """A context manager around an execution that reports details.
-
-    Args:
-        site: The node.
-        observation: The execution.
-    """
-
-    __slots__ = ("_details", "_site", "_token")
-
-    def __init__(self, site: Site, observation: Observation) -> None:
-        self._site = site
-        self._details = ExecutionDetails()
-        observation.report(self._details)
-
-    def __enter__(self) -> None:
-        self._token = _current.set((self._site, self._details))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        _current.reset(self._token)
-
 
 def classify_execution(kind: ExecutionKind) -> None:
     """Set the kind of the current execution, unless an earlier event has set it."""
-    current = _current.get()
-    if current is not None and current[1].kind is None:
-        current[1].kind = kind
+    details = current_details.get()
+    if details is not None and details.kind is None:
+        details.kind = kind
 
 
 def retried(error: BaseException, attempt: int, delay: float) -> None:
@@ -64,21 +36,20 @@ def retried(error: BaseException, attempt: int, delay: float) -> None:
         attempt: Its number, from 1.
         delay: Seconds until the next attempt.
     """
-    current = _current.get()
-    if current is not None:
-        site, details = current
+    details = current_details.get()
+    if details is not None:
         details.kind = "retried"
-        emit(registry.series(names.NODE_RETRIES, {**site.metric_attributes, names.ERROR_TYPE: error_type(error)}))
+        attributes = {**details.site.metric_attributes, names.ERROR_TYPE: error_type(error)}
+        emit(registry.series(names.NODE_RETRIES, attributes))
     noted(error, attempt, delay)
 
 
 def waited(nanoseconds: int) -> None:
     """Record the time between two attempts of the current execution."""
-    current = _current.get()
-    if current is not None:
-        site, details = current
+    details = current_details.get()
+    if details is not None:
         details.retry_wait += nanoseconds
-        emit(registry.series(names.RETRY_WAIT_METRIC, site.metric_attributes), nanoseconds)
+        emit(registry.series(names.RETRY_WAIT_METRIC, details.site.metric_attributes), nanoseconds)
 
 
 def noted(error: BaseException, attempt: int, delay: float) -> None:

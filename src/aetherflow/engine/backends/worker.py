@@ -27,11 +27,10 @@ from aetherflow.resources.context import AnyContext, FlowContextInstance, contex
 from aetherflow.resources.markers import marker_target, resolve_marker
 from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
 from aetherflow.telemetry.export.relay import Recording, recording_in, relay_missing_signals
-from aetherflow.telemetry.observation import Site
+from aetherflow.telemetry.observation import ExecutionDetails, Site
 from aetherflow.telemetry.observer import current_observer
 from aetherflow.telemetry.profiling.observer import profiled_by
 from aetherflow.telemetry.propagation import extract_context
-from aetherflow.telemetry.retries import DetailedExecution
 
 __all__ = ["execute", "is_worker"]
 
@@ -89,8 +88,10 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
     seen = current_observer().begin(site, links=envelope.links)
     started = time.perf_counter_ns()
     token = seen.enter()
+    details = ExecutionDetails(site)
+    seen.report(details)
     try:
-        with DetailedExecution(site, seen):
+        with details:
             if envelope.expected:
                 site.expected = pickle.loads(envelope.expected)
             value = pickled(_called(envelope, profiled_by(envelope.profile, site, seen)), envelope.node, "the result")
@@ -108,7 +109,7 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
         duration,
         None if relayed.spans else seen.context,
         relayed,
-        None if seen.details is None else seen.details.kind,
+        details.kind,
     )
 
 

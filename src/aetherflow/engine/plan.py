@@ -307,7 +307,7 @@ class Plan:
         # What a single node keeps its span's context for, a run that is asked for that begins otherwise.
         asked = any(op.span_slot is not None for op in self.linear) and not self.single
         self.has_details = any(op.site.has_details for op in self.linear)
-        self.is_plain = not (asked or self.has_details or any(op.upstream or op.links for op in self.linear))
+        self.is_plain = not asked and not any(op.upstream or op.links for op in self.linear)
         # Of slots, CPython reads what it calls at once far more slowly than what is in a variable.
         self.steps = tuple((op.invoke, op.slot, op.site, op.site.series.add) for op in self.linear)
 

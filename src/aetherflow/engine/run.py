@@ -48,7 +48,7 @@ def run(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | Non
             if plan.site is None:
                 if info is None:  # else the context of its span is asked for
                     return observed_alone(observer, plan.linear[0], slots)
-            elif (lane := _lane(plan.site, observer, info)) is not None:
+            elif not plan.has_details and (lane := _lane(plan.site, observer, info)) is not None:
                 return run_traced(plan, slots, lane)
         return _Run(plan, slots, observer, info).linear()
     _resolve_context_local(plan, slots)

@@ -223,6 +223,38 @@ def test_an_iterator_that_is_no_generator_fails_alike(
         assert summary(error) == summary(PLAIN[raised]())
 
 
+class Never:
+    """An asynchronous iterator without items and without end."""
+
+    def __aiter__(self) -> Never:
+        return self
+
+    async def __anext__(self) -> int:
+        await asyncio.Event().wait()
+        return 1
+
+
+@pytest.mark.parametrize("buffer", [None, 2])
+def test_a_pull_that_is_thrown_away_is_no_failure(buffer: int | None) -> None:
+    """A coroutine that is closed while it awaits an item does not await anything, and its stream can be closed."""
+
+    @node(name="source")
+    def waiting() -> Any:
+        return Never()
+
+    async def main() -> None:
+        stream = waiting.stream(buffer=buffer)
+        pull = anext(stream).__await__()
+        pull.send(None)
+        pull.close()
+        assert stream.is_open
+        await stream.aclose()
+
+    with CapturedTelemetry() as captured:
+        asyncio.run(main())
+    assert {span.status.status_code for span in captured.spans} <= {StatusCode.UNSET}
+
+
 @awaiting
 @pytest.mark.parametrize("buffer", [None, 2])
 def test_a_frozen_error_is_not_replaced_by_an_error_of_closing(awaited: bool, buffer: int | None) -> None:

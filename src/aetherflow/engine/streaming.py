@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from itertools import islice
+from opcode import opmap
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -175,7 +176,10 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
             await self._end(leaked.error, awaiting=True)
             raise leaked.visible() from leaked.error
         except BaseException as error:
-            await self._end(error, awaiting=True)
+            if is_error(error, GeneratorExit) and not _is_awaited(sys._getframe()):
+                self._pause()
+            else:
+                await self._end(error, awaiting=True)
             raise
         self._state = _IDLE
         self._items += 1
@@ -229,8 +233,8 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
 
     async def _end(self, failure: BaseException | None, *, awaiting: bool) -> None:
         """End with the exception that a pull raised; None if there are no more items."""
-        if failure is not None and is_error(failure, GeneratorExit) and _is_closing(failure, awaiting=awaiting):
-            self._state = _IDLE if self._state is _PULLED else self._state  # whoever closes it ends it
+        if failure is not None and is_error(failure, StreamClosing):
+            self._pause()
             return
         self._state = _State.OVER
         if failure is not None:
@@ -239,6 +243,10 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
             except Exception as another:  # noqa: BLE001  # told with the first one
                 _tell_too(failure, another)
         await self._settle(failure, awaiting=awaiting)
+
+    def _pause(self) -> None:
+        """Leave a pull that is being closed; whoever closes it ends the stream."""
+        self._state = _IDLE if self._state is _PULLED else self._state
 
     # --- closing -----------------------------------------------------------------------------------------------
 
@@ -390,21 +398,29 @@ def _on_span(failure: BaseException | None) -> BaseException | None:
     return _ExitFailure(*failure.args).with_traceback(failure.__traceback__)
 
 
-def _is_closing(error: BaseException, *, awaiting: bool) -> bool:
-    """Return whether a pull ended with a ``GeneratorExit`` since it is being closed, rather than because it failed."""
-    return is_error(error, StreamClosing) or (awaiting and not _is_executed_by_its_task())
+def _is_awaited(frame: FrameType) -> bool:
+    """Return whether the current task awaits a coroutine, given the frame that executes it.
 
-
-def _is_executed_by_its_task() -> bool:
-    """Return whether the current task executes the caller; a coroutine that is thrown away is closed by other code."""
+    A ``GeneratorExit`` in a coroutine that is awaited was raised by the code that it awaits. A coroutine that is thrown
+    away gets it from outside, and must not await anything then: its frame was called by any other code.
+    """
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no loop is running
         return False
-    if task is None:
-        return False
-    outermost = getattr(task.get_coro(), "cr_frame", None)
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and outermost is not None and frame is not outermost:
+    while frame.f_back is not None and _awaits(frame.f_back):
         frame = frame.f_back
-    return frame is not None
+    return task is not None and getattr(task.get_coro(), "cr_frame", None) is frame
+
+
+def _awaits(frame: FrameType) -> bool:
+    """Return whether the current instruction of a frame is an ``await``."""
+    code = frame.f_code.co_code
+    index = frame.f_lasti
+    while index > 0 and code[index] == _CACHE:  # these belong to the instruction before them
+        index -= 2
+    return code[index] == _SEND
+
+
+_CACHE: Final = opmap["CACHE"]
+_SEND: Final = opmap["SEND"]

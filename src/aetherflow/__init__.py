@@ -1,7 +1,13 @@
 """AetherFlow: functions become nodes, nodes compose into flows, and every execution is a span and a metric."""
 
 from aetherflow.config import PerformanceConfig, perf_config
-from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError, RemoteError, WorkerLostError
+from aetherflow.engine.backends.errors import (
+    NotImportableError,
+    NotPicklableError,
+    NotUnpicklableError,
+    RemoteError,
+    WorkerLostError,
+)
 from aetherflow.engine.streaming import Stream
 from aetherflow.engine.walk import Failure
 from aetherflow.errors import (
@@ -81,6 +87,7 @@ __all__ = [
     "NotCachedError",
     "NotImportableError",
     "NotPicklableError",
+    "NotUnpicklableError",
     "ObjectPool",
     "PerformanceConfig",
     "PerformanceMonitor",

@@ -7,11 +7,13 @@ read with ``type()``, and every change of it is an attempt.
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, Final
 
-__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause"]
+__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause", "summary_of", "traceback_of"]
 
 _DICT: Final[Any] = BaseException.__dict__["__dict__"]
+_TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 
 
 def is_error(error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
@@ -74,3 +76,19 @@ def message_of(error: BaseException) -> str | None:
         return str(error)
     except Exception:  # noqa: BLE001  # printing runs code of the exception
         return None
+
+
+def summary_of(error: BaseException) -> str:
+    """Return the class name of an exception and its message, if it has one that can be printed."""
+    name, message = type(error).__name__, message_of(error)
+    return f"{name}: {message}" if message else name
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of an exception as text; without its message and causes if these cannot be printed."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001  # printing runs code of the exception
+        kind = type(error)
+        lines = traceback.format_tb(_TRACEBACK.__get__(error))
+        return "".join(("Traceback (most recent call last):\n", *lines, f"{kind.__module__}.{kind.__qualname__}\n"))

@@ -86,7 +86,7 @@ def test_calls_find_threads_up_to_the_size():
     for round_ in range(200):
         together = threading.Barrier(1 + round_ % 6)
         calls = [pool.call(together.wait, 30) for _ in range(together.parties)]
-        assert sorted(call.result() for call in calls) == list(range(together.parties))
+        assert sorted(call.result().get() for call in calls) == list(range(together.parties))
     assert pool.statistics()["workers"] <= 6
 
 
@@ -144,7 +144,7 @@ def test_withdrawing_leaves_the_work_of_others_and_its_order():
         pool.submit(lambda index=index: ran.append(index))  # type: ignore[misc]
     last = pool.call(ran.copy)
     released.set()
-    assert last.result(30) == list(range(300))
+    assert last.result(30).get() == list(range(300))
 
 
 def test_a_ticket_tells_whether_a_thread_was_free_for_it():
@@ -156,4 +156,4 @@ def test_a_ticket_tells_whether_a_thread_was_free_for_it():
     waiting = pool.call(int)
     assert not waiting.ticket.is_sure
     released.set()
-    assert waiting.result(30) == 0
+    assert waiting.result(30).get() == 0

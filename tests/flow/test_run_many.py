@@ -238,7 +238,7 @@ def test_memory_is_constant_on_a_full_pool_too(ordered, use_pool):
         assert sum(1 for _ in double.run_many(range(size), max_workers=4, ordered=ordered)) == size
         return pool.statistics()
 
-    busy = pool.call(outer, 5_000).result()
+    busy = pool.call(outer, 5_000).result().get()
     assert busy["workers"] == 1
     assert busy["queued"] < 200
 

@@ -17,10 +17,12 @@ from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from aetherflow.engine.feeds import LeakedStop
 from aetherflow.engine.loops import running_loop
-from aetherflow.engine.streaming import Stream
+from aetherflow.engine.streaming import Stream, StreamClosing
 from aetherflow.resources.leaving import flush_at_exit
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter, Waiter
+from aetherflow.user_exceptions import is_error
 
 __all__ = ["Channel", "buffered"]
 
@@ -76,22 +78,28 @@ class Channel:
         Raises:
             StopIteration: There are no more.
             BaseException: What the sender ended with.
-            GeneratorExit: It is cut.
+            StreamClosing: It is cut.
         """
-        while (found := self._take(_BLOCKING)).__class__ is ThreadWaiter:
+        while type(found := self._take(_BLOCKING)) is ThreadWaiter:
             found.wait(None)
         if found is _End:
             raise StopIteration
         return found
 
     async def areceive(self) -> Any:
-        """Do what :meth:`receive` does, waiting without blocking the event loop; ``StopAsyncIteration`` at the end."""
+        """Do what :meth:`receive` does, waiting without blocking the event loop; ``StopAsyncIteration`` at the end.
+
+        Raises:
+            LeakedStop: The sender ended with a ``StopAsyncIteration``.
+        """
         try:
-            while (found := self._take(_AWAITING)).__class__ is TaskWaiter:
+            while type(found := self._take(_AWAITING)) is TaskWaiter:
                 await found.wait(None)
-        except GeneratorExit:
+        except StreamClosing:
             _Task.told()
             raise
+        except StopAsyncIteration as error:
+            raise LeakedStop(error) from error
         if found is _End:
             raise StopAsyncIteration
         return found
@@ -121,7 +129,7 @@ class Channel:
         """Take the next item, or the end, or a waiter to wait with before trying again."""
         with self._lock:
             if self.is_cut:
-                raise GeneratorExit
+                raise StreamClosing
             if self._items:
                 item = self._items.popleft()
                 # The sender is woken later than it could be: fewer switches between threads.
@@ -159,7 +167,7 @@ class _BufferFeed:
         self._stream = stream
         self._channel = Channel(size)
         self._context: Context = copy_context()
-        self._done: Future[None] | None = None
+        self._done: Future[BaseException | None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cancel: Callable[[], object] = self._channel.cut
 
@@ -174,7 +182,7 @@ class _BufferFeed:
         return await self._channel.areceive()
 
     def _start(self) -> None:
-        done: Future[None] = Future()
+        done: Future[BaseException | None] = Future()
         done.set_running_or_notify_cancel()  # so that a cancelled wait for it leaves it alone
         pump = (self._stream, self._channel, done)
         home = self._stream.feed.home
@@ -199,14 +207,14 @@ class _BufferFeed:
         if self._done is None:
             self._stream.close()
         elif self._loop is None or self._loop is not running_loop():  # which would wait for itself
-            self._done.result()
+            _raise(self._done.result())
 
     async def aclose(self) -> None:
         self._cancel()
         if self._done is None:
             await self._stream.aclose()
         else:
-            await asyncio.wrap_future(self._done)
+            _raise(await asyncio.wrap_future(self._done))
 
 
 class _Task:
@@ -246,7 +254,7 @@ class _Task:
 _pumping: Final[ContextVar[_Task | None]] = ContextVar("aetherflow_pumping", default=None)
 
 
-def _pump(stream: Stream[Any], channel: Channel, done: Future[None]) -> None:
+def _pump(stream: Stream[Any], channel: Channel, done: Future[BaseException | None]) -> None:
     """Send a stream's items until it ends, or nobody receives them."""
     error: BaseException | None = None
     try:
@@ -263,12 +271,16 @@ def _pump(stream: Stream[Any], channel: Channel, done: Future[None]) -> None:
     _finish(done, failure)
 
 
-async def _apump(stream: Stream[Any], channel: Channel, done: Future[None], task: _Task) -> None:
+async def _apump(stream: Stream[Any], channel: Channel, done: Future[BaseException | None], task: _Task) -> None:
     error: BaseException | None = None
     try:
         with task:
             while not channel.is_cut:
-                if not await channel.asend(await anext(stream)):
+                try:
+                    item = await anext(stream)
+                except StopAsyncIteration:
+                    break
+                if not await channel.asend(item):
                     break
     except BaseException as raised:  # noqa: BLE001  # handed on to whoever pulls
         error = raised
@@ -282,22 +294,25 @@ async def _apump(stream: Stream[Any], channel: Channel, done: Future[None], task
 
 def _end(channel: Channel, error: BaseException | None) -> BaseException | None:
     """End a channel with what ended the making of items; return that where it is an error of closing instead."""
-    is_received = channel.end(None if isinstance(error, GeneratorExit | StopAsyncIteration) else error)
+    is_closed = error is not None and is_error(error, StreamClosing)
+    is_received = channel.end(None if is_closed else error)
     return error if not is_received and _is_of_closing(error) else None
 
 
-def _finish(done: Future[None], failure: BaseException | None) -> None:
-    """Tell whoever closes of what failed then; what nobody receives cannot fail to be made."""
-    if isinstance(failure, Exception):
-        done.set_exception(failure)
-    else:
-        done.set_result(None)
+def _finish(done: Future[BaseException | None], failure: BaseException | None) -> None:
+    """Report to whoever closes what failed then; what nobody receives cannot fail to be made."""
+    done.set_result(failure if failure is not None and is_error(failure, Exception) else None)
+
+
+def _raise(failure: BaseException | None) -> None:
+    if failure is not None:
+        raise failure
 
 
 def _is_of_closing(error: BaseException | None) -> bool:
     """Tell whether an error came up in a ``finally`` clause, while a generator was told to stop."""
-    context = error and error.__context__
-    while context is not None and not isinstance(context, GeneratorExit | asyncio.CancelledError):
+    context = None if error is None else error.__context__
+    while context is not None and not is_error(context, (GeneratorExit, asyncio.CancelledError)):
         context = context.__context__
     return context is not None
 
@@ -306,11 +321,11 @@ class _UnderWay:
     """Pumps that have begun and not ended, and what cancels each: at exit threads just stop otherwise."""
 
     def __init__(self) -> None:
-        self._cancels: dict[Future[None], Callable[[], object]] = {}
+        self._cancels: dict[Future[BaseException | None], Callable[[], object]] = {}
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._cancels.clear)  # the parent's threads are not in the child
 
-    def begin(self, done: Future[None], cancel: Callable[[], object]) -> None:
+    def begin(self, done: Future[BaseException | None], cancel: Callable[[], object]) -> None:
         """Put down that a pump has begun."""
         flush_at_exit(self)
         self._cancels[done] = cancel

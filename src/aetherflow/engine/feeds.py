@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from aetherflow.engine.loops import Home, off_loop
 from aetherflow.engine.plan import UNSET
 
-__all__ = ["Feed", "feed_of"]
+__all__ = ["Feed", "LeakedStop", "feed_of"]
+
+
+class LeakedStop(Exception):  # noqa: N818  # not an error for users: a stream replaces it
+    """Carries a ``StopAsyncIteration`` that an item's maker raised as an error, which would look like the end.
+
+    Args:
+        error: The exception.
+    """
+
+    def __init__(self, error: StopAsyncIteration) -> None:
+        super().__init__()
+        self.error = error
+
+    def visible(self) -> RuntimeError:
+        """Return the error that asynchronous code gets instead, as that of an asynchronous generator does."""
+        return RuntimeError("generator raised StopAsyncIteration")
 
 
 class Feed(Protocol):
@@ -29,7 +45,7 @@ class Feed(Protocol):
         ...
 
     def apull(self) -> Awaitable[Any]:
-        """Return the next item; ``StopAsyncIteration`` where there is none."""
+        """Return the next item; ``StopAsyncIteration`` where there is none, :class:`LeakedStop` if that is an error."""
         ...
 
     def close(self) -> None:
@@ -64,7 +80,10 @@ class _GeneratorFeed:
         self.drop = self.close
 
     async def apull(self) -> Any:
-        item = await off_loop(next, self._iterator, UNSET)
+        try:
+            item = await off_loop(next, self._iterator, UNSET)
+        except StopAsyncIteration as error:
+            raise LeakedStop(error) from error
         if item is UNSET:
             raise StopAsyncIteration
         return item
@@ -92,9 +111,14 @@ class _AsyncGeneratorFeed:
             return self.home.run(cast("Any", self._pull))
         except StopAsyncIteration:
             raise StopIteration from None
+        except StopIteration as error:
+            raise RuntimeError(_STOPPED) from error
 
     def apull(self) -> Awaitable[Any]:
-        return self._pull() if self.home.is_here() else self.home.arun(cast("Any", self._pull))
+        try:
+            return self._pull() if self.home.is_here() else self.home.arun(cast("Any", self._pull))
+        except StopIteration as error:
+            raise RuntimeError(_STOPPED) from error
 
     def close(self) -> None:
         self.home.run(self._aclose)
@@ -105,6 +129,10 @@ class _AsyncGeneratorFeed:
     def cancel(self) -> None: ...
 
     def drop(self) -> None: ...  # the loop that an asynchronous generator ran on closes it itself
+
+
+_STOPPED: Final = "asynchronous iterator raised StopIteration"
+"""The message for an ``__anext__`` that is no coroutine function, whose ``StopIteration`` would look like the end."""
 
 
 def _nothing() -> None: ...

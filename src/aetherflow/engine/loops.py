@@ -114,26 +114,38 @@ def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: A
     depth = _depth_below(loop)
     over = threading.Event()
 
-    async def descend() -> tuple[T | None, BaseException | None]:
+    async def descend() -> Outcome:
         _depth.set(depth)
         try:
-            return await function(*arguments), None
-        except (SystemExit, KeyboardInterrupt, StopIteration) as error:
-            return None, error  # raised in a task, these would end the loop or be refused by it
+            return await _outcome_of_coroutine(function, arguments)
         finally:
             over.set()
 
     future = asyncio.run_coroutine_threadsafe(descend(), loop)
     try:
         with lent_thread():
-            value, error = future.result()
+            outcome = future.result()
     except BaseException:
         if future.cancel():
             over.wait(GRACE_SECONDS)
         raise
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]  # None only beside an error
+    return outcome.get()  # type: ignore[no-any-return]  # the function's own
+
+
+async def _outcome_of_coroutine(
+    function: Callable[..., Coroutine[Any, Any, Any]], arguments: tuple[Any, ...]
+) -> Outcome:
+    """Await a coroutine function and return its result or exception, whatever that is.
+
+    Raised in a task, an exception would have to pass futures: some end the loop or are refused, a false one is
+    lost, and a ``CancelledError`` becomes another exception.
+    """
+    outcome = Outcome()
+    try:
+        outcome.value = await function(*arguments)
+    except BaseException as error:  # noqa: BLE001  # raised by whoever waits
+        outcome.error = error
+    return outcome
 
 
 class Home:
@@ -167,7 +179,9 @@ class Home:
         loop = self._loop
         if self.is_here() or loop is None or not loop.is_running():
             return await function(*arguments)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*arguments), loop))
+        coroutine = _outcome_of_coroutine(function, arguments)
+        outcome = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+        return outcome.get()  # type: ignore[no-any-return]  # the function's own
 
     def begin(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: Any) -> Loop:
         """Begin a coroutine function there, in the calling context, and return the loop."""
@@ -197,7 +211,7 @@ async def off_loop(function: Callable[..., T], *arguments: Any) -> T:
 
     A cancellation takes a call back that no thread has begun; one that runs cannot be stopped and is waited for.
     """
-    future = default_pool().call(copy_context().run, _outcome_of, function, arguments)
+    future = default_pool().call(copy_context().run, function, *arguments)
     waiting = asyncio.wrap_future(future)
     try:
         with lent_thread():  # the loop may be one that a node runs on a thread of the pool
@@ -206,16 +220,4 @@ async def off_loop(function: Callable[..., T], *arguments: Any) -> T:
         if not future.cancel():
             await asyncio.wait([waiting])
         raise
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value  # type: ignore[no-any-return]  # the function's own
-
-
-def _outcome_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
-    """Call a function and keep what it raises: an asyncio future would refuse a StopIteration, and never be done."""
-    outcome = Outcome()
-    try:
-        outcome.value = function(*arguments)
-    except BaseException as error:  # noqa: BLE001  # raised where it is awaited
-        outcome.error = error
-    return outcome
+    return outcome.get()  # type: ignore[no-any-return]  # the function's own

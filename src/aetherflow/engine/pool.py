@@ -23,6 +23,7 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.metrics import gauges
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import emit
+from aetherflow.user_exceptions import is_error
 
 __all__ = ["Outcome", "PoolFuture", "ThreadPool", "Ticket", "default_pool", "lent_thread", "side_by_side"]
 
@@ -52,8 +53,8 @@ class Ticket:
         return work
 
 
-class PoolFuture(Future[Any]):
-    """The future of a call on a pool; once cancelled it keeps nothing of the call alive."""
+class PoolFuture(Future["Outcome"]):
+    """The future of a call's outcome on a pool; once cancelled it keeps nothing of the call alive."""
 
     ticket: Ticket
 
@@ -157,18 +158,22 @@ class ThreadPool:
                 self._queue.put(ticket)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> PoolFuture:
-        """Have a thread call a function; return the future of its result."""
+        """Call a function on a thread; return the future of its outcome.
+
+        The future itself never fails: one that does tests the truth of its exception, and loses a false one.
+        """
         future = PoolFuture(self)
 
         def work() -> None:
             if not future.set_running_or_notify_cancel():
                 return
+            outcome = Outcome()
             try:
-                result = function(*arguments)
+                outcome.value = function(*arguments)
+                outcome.done = True
             except BaseException as error:  # noqa: BLE001  # handed on to whoever waits
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+                outcome.error = error
+            future.set_result(outcome)
 
         future.ticket = self.submit(work)
         return future
@@ -254,6 +259,12 @@ class Outcome:
         self.error: BaseException | None = None
         self.done = False
 
+    def get(self) -> Any:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
 
 class _Batch:
     """Branches of one fan-out: a queue of those not begun, and a latch for those under way."""
@@ -289,9 +300,9 @@ class _Batch:
                 outcome.done = True
             except BaseException as error:  # handed on to the caller of the fan-out
                 outcome.error = error
-                if self._stop or not isinstance(error, Exception):
+                if self._stop or not is_error(error, Exception):
                     self.cancel()
-                if on_caller and isinstance(error, KeyboardInterrupt | SystemExit):
+                if on_caller and is_error(error, (KeyboardInterrupt, SystemExit)):
                     raise
             finally:
                 self._finish(1)

@@ -9,14 +9,16 @@ left to do around a pull or a close is one coroutine, which synchronous code dri
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from itertools import islice
-from traceback import format_exception_only
-from types import TracebackType
+from opcode import opmap
+from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
-from aetherflow.engine.feeds import Feed, feed_of
+from aetherflow.engine.feeds import Feed, LeakedStop, feed_of
 from aetherflow.engine.loops import drive, off_loop
 from aetherflow.engine.under_way import begin_stream, end_stream
 from aetherflow.errors import StreamError
@@ -24,11 +26,24 @@ from aetherflow.telemetry.conventions import STREAM_ITEMS, STREAM_ITEMS_METRIC
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Site, mark_handled
 from aetherflow.telemetry.observer import emit_late
+from aetherflow.user_exceptions import add_note, is_error, summary_of
 
-__all__ = ["Stream", "close_all", "stream_over"]
+__all__ = ["Stream", "StreamClosing", "close_all", "stream_over"]
 
 T_co = TypeVar("T_co", covariant=True)
 Ended = Callable[[BaseException | None], None]
+
+
+class StreamClosing(GeneratorExit):
+    """Raised by the pull of a stream that is being closed, unlike a ``GeneratorExit`` that user code raises."""
+
+
+class _ExitFailure(Exception):  # noqa: N818  # it has the name of the exception that it stands for
+    """Stands on spans for a ``GeneratorExit`` that the code of a stage raised, which would count as a cancellation."""
+
+
+_ExitFailure.__name__ = _ExitFailure.__qualname__ = GeneratorExit.__name__
+_ExitFailure.__module__ = GeneratorExit.__module__
 
 
 class _State(Enum):
@@ -136,6 +151,9 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
                     item = self._pull()
                 finally:
                     self._leave(token)
+        except StopIteration:
+            drive(self._end(None, awaiting=False))
+            raise
         except BaseException as error:
             drive(self._end(error, awaiting=False))
             raise
@@ -156,8 +174,17 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
                     item = await self._apull()
                 finally:
                     self._leave(token)
+        except StopAsyncIteration:
+            await self._end(None, awaiting=True)
+            raise
+        except LeakedStop as leaked:
+            await self._end(leaked.error, awaiting=True)
+            raise leaked.visible() from leaked.error
         except BaseException as error:
-            await self._end(error, awaiting=True)
+            if is_error(error, GeneratorExit) and not _is_awaited(sys._getframe()):
+                self._pause()
+            else:
+                await self._end(error, awaiting=True)
             raise
         self._state = _IDLE
         self._items += 1
@@ -172,7 +199,10 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         """Pull so many items, fewer where there are no more, with at most one detour over a thread."""
         if self.feed.awaits:
             return await self._collect(count)
-        return await off_loop(list, islice(self, count))
+        try:
+            return await off_loop(list, islice(self, count))
+        except StopAsyncIteration as error:
+            raise LeakedStop(error).visible() from error
 
     async def _collect(self, count: int) -> list[T_co]:
         found: list[T_co] = []
@@ -191,7 +221,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
             case _State.PULLED:
                 raise StreamError(self.node, "is being pulled already; allowed: one reader at a time")
             case _State.CLOSING:
-                raise GeneratorExit
+                raise StreamClosing
             case _State.CUT:
                 raise StreamError(self.node, "was closed with its run; to keep it, end the flow with it")
             case _:
@@ -206,19 +236,22 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         if type(seen).enter is not Observation.enter:  # which does nothing
             self._enter, self._leave = seen.enter, seen.leave
 
-    async def _end(self, error: BaseException, *, awaiting: bool) -> None:
-        """End with what a pull raised."""
-        if isinstance(error, GeneratorExit):  # it is being closed, and whoever does that ends it
-            self._state = _IDLE if self._state is _PULLED else self._state
+    async def _end(self, failure: BaseException | None, *, awaiting: bool) -> None:
+        """End with the exception that a pull raised; None if there are no more items."""
+        if failure is not None and is_error(failure, StreamClosing):
+            self._pause()
             return
         self._state = _State.OVER
-        failure = None if isinstance(error, StopIteration | StopAsyncIteration) else error
         if failure is not None:
             try:  # a pull that was interrupted leaves what makes the items where it is
                 await self._close_feed(awaiting=awaiting)
             except Exception as another:  # noqa: BLE001  # told with the first one
                 _tell_too(failure, another)
         await self._settle(failure, awaiting=awaiting)
+
+    def _pause(self) -> None:
+        """Leave a pull that is being closed; whoever closes it ends the stream."""
+        self._state = _IDLE if self._state is _PULLED else self._state
 
     # --- closing -----------------------------------------------------------------------------------------------
 
@@ -269,7 +302,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
             closing = error
             raise
         finally:
-            self._tell(failure or closing)
+            self._tell(closing if failure is None else failure)
 
     def tell(self) -> None:
         """Count in the metrics the items that were pulled since this was last called; from any thread."""
@@ -284,12 +317,12 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         seen, self._seen = self._seen, None
         if seen is not None:
             seen.set({STREAM_ITEMS: self._items})
-            seen.end_apart(failure)
+            seen.end_apart(_on_span(failure))
 
     def _tell(self, failure: BaseException | None) -> None:
         callbacks, self._ended = self._ended, []
         for ended in callbacks:
-            ended(failure)
+            ended(_on_span(failure))
 
     def __enter__(self) -> Self:
         return self
@@ -360,5 +393,39 @@ async def close_all(streams: Sequence[Stream[Any]], *, awaiting: bool, failure: 
 
 
 def _tell_too(failure: BaseException, another: BaseException) -> None:
-    told = format_exception_only(another)[0].strip()  # without the notes
-    failure.add_note(f"aetherflow: closing its streams failed too: {told}")
+    add_note(failure, f"aetherflow: closing its streams failed too: {summary_of(another)}")
+
+
+def _on_span(failure: BaseException | None) -> BaseException | None:
+    """Return the exception that spans record for a failure of a stream."""
+    if failure is None or not is_error(failure, GeneratorExit) or is_error(failure, StreamClosing):
+        return failure
+    return _ExitFailure(*failure.args).with_traceback(failure.__traceback__)
+
+
+def _is_awaited(frame: FrameType) -> bool:
+    """Return whether the current task awaits a coroutine, given the frame that executes it.
+
+    A ``GeneratorExit`` in a coroutine that is awaited was raised by the code that it awaits. A coroutine that is thrown
+    away gets it from outside, and must not await anything then: its frame was called by any other code.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop is running
+        return False
+    while frame.f_back is not None and _awaits(frame.f_back):
+        frame = frame.f_back
+    return task is not None and getattr(task.get_coro(), "cr_frame", None) is frame
+
+
+def _awaits(frame: FrameType) -> bool:
+    """Return whether the current instruction of a frame is an ``await``."""
+    code = frame.f_code.co_code
+    index = frame.f_lasti
+    while index > 0 and code[index] == _CACHE:  # these belong to the instruction before them
+        index -= 2
+    return code[index] == _SEND
+
+
+_CACHE: Final = opmap["CACHE"]
+_SEND: Final = opmap["SEND"]

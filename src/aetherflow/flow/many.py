@@ -14,6 +14,7 @@ from typing import Any
 
 from aetherflow.engine.pool import Outcome, PoolFuture, ThreadPool, default_pool
 from aetherflow.errors import ConfigurationError
+from aetherflow.user_exceptions import add_note, summary_of
 
 __all__ = ["Batches", "run_many"]
 
@@ -51,7 +52,8 @@ def run_many(
 
     Args:
         run: Runs the flow on one input.
-        inputs: Taken one by one, as they are needed.
+        inputs: Taken one by one, as they are needed. If they raise an exception, it comes after the outputs of the
+            inputs before it.
         name: What the progress bar is called.
         max_workers: Runs in flight at most.
         ordered: Whether outputs come in the order of the inputs.
@@ -67,15 +69,47 @@ def run_many(
         )
     pool = default_pool()
     each = _in_order if ordered else _as_ready
+    source = _Source(inputs)
     if batches is None:
-        outputs = each(run, inputs, max_workers or pool.size, pool)
+        outputs = each(run, source, max_workers or pool.size, pool)
     elif batches.run is None:
-        outputs = each(run, inputs, max_workers or max(pool.size, batches.size), pool)
+        outputs = each(run, source, max_workers or max(pool.size, batches.size), pool)
     else:
         size = min(batches.size, max_workers or batches.size)
-        chunks = _chunks(inputs, size, batches.max_wait, batches.clock)
+        chunks = _chunks(source, size, batches.max_wait, batches.clock)
         outputs = _spread(each(batches.run, chunks, max(1, max_workers // size) if max_workers else pool.size, pool))
+    outputs = _until_failure(outputs, source)
     return _shown(outputs, name, len(inputs) if isinstance(inputs, Sized) else None) if progress else outputs
+
+
+class _Source:
+    """The inputs until the first exception, which is stored until the outputs of these inputs have been yielded.
+
+    Exceptions such as ``KeyboardInterrupt`` are not stored, but raised immediately.
+    """
+
+    def __init__(self, inputs: Iterable[Any]) -> None:
+        self._inputs = inputs
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from iter(self._inputs)
+        except Exception as error:  # noqa: BLE001  # raised after the outputs
+            self.failure = error
+
+
+def _until_failure(outputs: Generator[Any, None, None], source: _Source) -> Generator[Any, None, None]:
+    """Yield outputs, then raise the exception of the source if it has failed; of a run that fails, add it as a note."""
+    with closing(outputs):
+        try:
+            yield from outputs
+        except Exception as error:
+            if source.failure is not None:
+                add_note(error, f"aetherflow: the source of the inputs failed too: {summary_of(source.failure)}")
+            raise
+    if source.failure is not None:
+        raise source.failure
 
 
 def _in_order(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> Generator[Any, None, None]:
@@ -84,7 +118,7 @@ def _in_order(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
     def next_output() -> Any:
         future, item = window.popleft()
         # Not begun: run it here, so that a run_many on a pool that is full of its callers gets on.
-        return copy_context().run(run, item) if future.cancel() else future.result()
+        return copy_context().run(run, item) if future.cancel() else future.result().get()
 
     try:
         for item in inputs:
@@ -98,8 +132,8 @@ def _in_order(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
 
 
 def _as_ready(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> Generator[Any, None, None]:
-    ready: SimpleQueue[Future[Any]] = SimpleQueue()
-    flying: dict[Future[Any], tuple[PoolFuture, Any]] = {}
+    ready: SimpleQueue[Future[Outcome]] = SimpleQueue()
+    flying: dict[Future[Outcome], tuple[PoolFuture, Any]] = {}
 
     def next_output() -> Any:
         # As above, but only where none is on its way: while one runs here, others that get ready have to wait.
@@ -110,9 +144,9 @@ def _as_ready(run: Run, inputs: Iterable[Any], limit: int, pool: ThreadPool) -> 
                     return copy_context().run(run, item)
         done = ready.get()
         del flying[done]
-        return done.result()
+        return done.result().get()
 
-    def land(future: Future[Any]) -> None:
+    def land(future: Future[Outcome]) -> None:
         if not future.cancelled():
             ready.put(future)
 

@@ -28,8 +28,8 @@ from aetherflow.telemetry.profiling.policy import ProfilePolicy
 from aetherflow.user_exceptions import add_note, attributes_of, is_error
 
 __all__ = ["ExecutionDetails", "Lane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
-__all__ += ["current_details", "error_type", "executing_here", "keep", "mark_handled", "new_run_id", "offer"]
-__all__ += ["thread_facts"]
+__all__ += ["current_details", "error_type", "executing_here", "is_marked_expected", "keep", "mark_handled"]
+__all__ += ["new_run_id", "offer", "thread_facts"]
 
 _now = time.perf_counter_ns
 _local = threading.local()
@@ -81,6 +81,11 @@ def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
     if marks and all(mark.get(_EXPECTED) for mark in marks):
         attributes_of(error)[_EXPECTED] = True
     return error
+
+
+def is_marked_expected(error: BaseException) -> bool:
+    """Return whether the last node that an exception left expected it."""
+    return _EXPECTED in attributes_of(error)
 
 
 def executing_here(function: Callable[[], T]) -> T:
@@ -194,7 +199,7 @@ class Site:
 
         A run takes over what its last node made of the error.
         """
-        if is_error(error, self.expected) if self.is_node else _EXPECTED in attributes_of(error):
+        if is_error(error, self.expected) if self.is_node else is_marked_expected(error):
             return "expected"
         if is_error(error, NodeTimeoutError):
             return "timeout"

@@ -7,18 +7,20 @@ import pickle
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from dependency_injector import providers
-from opentelemetry.context import get_current
+from opentelemetry.context import attach, detach, get_current
+from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_TYPE
 from opentelemetry.trace import (
     NonRecordingSpan,
+    Span,
     SpanContext,
     SpanKind,
     StatusCode,
     get_current_span,
     set_span_in_context,
-    use_span,
 )
 
 from aetherflow.engine.backends.base import backend
@@ -32,19 +34,27 @@ from aetherflow.engine.backends.envelope import (
     process_id,
     task_reference,
 )
-from aetherflow.engine.backends.errors import NotImportableError, WorkerLostError, load_error
+from aetherflow.engine.backends.errors import (
+    NotImportableError,
+    NotUnpicklableError,
+    RemoteError,
+    WorkerLostError,
+    load_error,
+    unpickled,
+)
 from aetherflow.engine.plan import CallOp, Slots
 from aetherflow.engine.pool import lent_thread
 from aetherflow.errors import ConfigurationError
 from aetherflow.resources.context import context_class
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.conventions import ExecutionKind
+from aetherflow.telemetry.conventions import ExecutionKind, NodeResult
 from aetherflow.telemetry.export.relay import Relayed, SpanData, replay
 from aetherflow.telemetry.metrics.accumulators import registry
-from aetherflow.telemetry.observation import Observation, Observer, error_type
+from aetherflow.telemetry.observation import Observation, Observer, error_type, is_marked_expected
 from aetherflow.telemetry.profiling.observer import due_policy
 from aetherflow.telemetry.propagation import inject_context
+from aetherflow.user_exceptions import is_error, summary_of
 
 __all__ = ["Submission"]
 
@@ -121,13 +131,16 @@ class Submission:
         name = names.SUBMIT_SPAN.format(node=op.task.name)
         span = tracer.start_span(name, self._parent, SpanKind.PRODUCER, attributes)
         self._parent = set_span_in_context(span, self._parent)
-        with use_span(span, end_on_exit=True):
-            try:
-                return self._sent()
-            except Exception as error:
-                span.set_attribute(names.ERROR_TYPE, error_type(error))
-                self._blame(error)
-                raise
+        token = attach(self._parent)
+        try:
+            return self._sent()
+        except Exception as error:
+            _record_failure(span, error)
+            self._blame(error)
+            raise
+        finally:
+            detach(token)
+            span.end()
 
     def _sent(self) -> Future[bytes]:
         op, slots = self._op, self._slots
@@ -164,13 +177,43 @@ class Submission:
 
     def _arrived(self, payload: bytes) -> Any:
         """Emit what the worker reports and return the result, or raise the error that it reports."""
-        report: Report = pickle.loads(payload)
-        error = None if report.error is None else load_error(report.error)
+        node = self._op.task.name
+        report: Report | None = None
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            report = unpickled(partial(pickle.loads, payload), node, "the report of the worker")
+            assert report is not None  # narrows the type: a worker sends nothing else
+            if report.error is not None:
+                error = load_error(report.error)
+                if report.is_unread:
+                    error = NotUnpicklableError(node, "the execution request", error)
+            else:
+                assert report.value is not None  # a report has one of both
+                value = unpickled(partial(pickle.loads, report.value), node, "the result")
+        except BaseException as raised:  # noqa: BLE001  # raised below, once the spans have it
+            error = raised
+        if error is None:
+            assert report is not None  # else there is an error
+            assert report.duration is not None  # as above
+            self._keep(report.relayed, report.duration, None, report.span, report.kind)
+            return value
+        self._keep_failed(report, error)
+        raise error
+
+    def _keep_failed(self, report: Report | None, error: BaseException) -> None:
+        """Emit an execution that failed on the worker, or whose report, result or error cannot be unpickled."""
+        if report is None or report.duration is None:
+            self._keep_lost(error)
+            return
+        if report.relayed.spans:
+            _mark_failed(report.relayed.spans[0], self._result_of(error), error)
+        elif report.error is None and report.span is not None:  # the worker has emitted its span, without an error
+            self._keep_lost(error, (report.span,), report.duration)
+            return
+        if is_error(error, Exception) and not _is_expected_stand_in(error):
+            self._blame(error)
         self._keep(report.relayed, report.duration, error, report.span, report.kind)
-        if error is not None:
-            raise error
-        assert report.value is not None  # a report has one of both
-        return pickle.loads(report.value)
 
     def _give_up(self, error: BaseException) -> NoReturn:
         """Emit that the execution ended without a report, and raise why.
@@ -179,26 +222,33 @@ class Submission:
             error: What ended the wait: whatever the backend says, or an interruption, which begins no more.
         """
         future = self._future
-        if future is not None and (isinstance(error, Exception) or _was_taken_away(future, error)):
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            failure = WorkerLostError(self._op.task.name, str(self._op.executor), reason)
+        if future is not None and (is_error(error, Exception) or _was_taken_away(future, error)):
+            failure = WorkerLostError(self._op.task.name, str(self._op.executor), summary_of(error))
             self._keep_lost(failure)
             raise failure from error
         if future is not None and not backend(str(self._op.executor)).cancel(future):
             self._keep_lost(error)
         raise error
 
-    def _keep_lost(self, error: BaseException) -> None:
-        """Emit a span, from the submission until now, for an execution of which nothing else is known."""
+    def _keep_lost(self, error: BaseException, links: Sequence[SpanContext] = (), duration: int | None = None) -> None:
+        """Emit a span, from the submission until now, for an execution of which nothing else is known.
+
+        Args:
+            error: What ended the execution.
+            links: More spans that this one follows from.
+            duration: The execution's duration; None if it is not known either.
+        """
         span = SpanData(self._op.task.name, SpanKind.CONSUMER, self._started, ended=time.time_ns())
-        span.attributes = {**self._attributes, names.NODE_RESULT: self._op.site.result_of(error)}
-        span.links = list(self._links)
-        if isinstance(error, Exception):
-            span.attributes[names.ERROR_TYPE] = error_type(error)
-            span.status = (StatusCode.ERROR, f"{type(error).__name__}: {error}")
-            span.record_exception(error)
+        span.attributes = dict(self._attributes)
+        span.links = [*self._links, *links]
+        _mark_failed(span, self._result_of(error), error)
+        if is_error(error, Exception):
             self._blame(error)
-        self._keep(Relayed((span,)), time.time_ns() - self._started, error, None)
+        self._keep(Relayed((span,)), time.time_ns() - self._started if duration is None else duration, error, None)
+
+    def _result_of(self, error: BaseException) -> NodeResult:
+        """Return the result of the execution."""
+        return "expected" if _is_expected_stand_in(error) else self._op.site.result_of(error)
 
     def _keep(
         self,
@@ -216,7 +266,8 @@ class Submission:
                 context = set_span_in_context(NonRecordingSpan(span), context)
             if op.span_slot is not None:
                 self._slots[op.span_slot] = span
-            observer.keep(op.site.series_for(error, kind), duration, context)
+            is_expected = error is not None and self._result_of(error) == "expected"
+            observer.keep(op.site.series_for(None if is_expected else error, kind), duration, context)
             for name, attributes, amount in relayed.amounts:
                 metric = _METRICS[name]
                 observer.keep(registry.series(metric, attributes), round(amount * metric.ticks), context)
@@ -224,9 +275,36 @@ class Submission:
             shield.caught(failure, "emitting what a worker has reported")
 
 
+def _record_failure(span: Span, error: BaseException) -> None:
+    """Give a span the status, the error type and the event of an exception that ended it."""
+    span.set_attribute(names.ERROR_TYPE, error_type(error))
+    span.set_status(StatusCode.ERROR, summary_of(error))
+    try:
+        span.record_exception(error)
+    except Exception:  # noqa: BLE001  # recording runs code of the exception, such as its __str__
+        span.add_event("exception", {EXCEPTION_TYPE: error_type(error)})
+
+
+def _is_expected_stand_in(error: BaseException) -> bool:
+    """Return whether an error stands for an exception that cannot be sent, and that the node expected."""
+    return type(error) is RemoteError and is_marked_expected(error)
+
+
+def _mark_failed(span: SpanData, result: NodeResult, error: BaseException) -> None:
+    """Give the data of a node's span the result, and the status and event if these are missing, of an exception."""
+    span.attributes[names.NODE_RESULT] = result
+    if result == "expected":
+        span.attributes.setdefault(names.EXPECTED_TYPE, error_type(error))
+    if result in ("cancellation", "expected") or (span.status is not None and span.status[0] is StatusCode.ERROR):
+        return
+    span.attributes[names.ERROR_TYPE] = error_type(error)
+    span.status = (StatusCode.ERROR, summary_of(error))
+    span.record_exception(error, at=span.ended)
+
+
 def _was_taken_away(future: Future[bytes], error: BaseException) -> bool:
     """Tell whether an awaited future was cancelled by its backend, rather than the task that awaits it."""
-    if not isinstance(error, asyncio.CancelledError) or not future.cancelled():
+    if not is_error(error, asyncio.CancelledError) or not future.cancelled():
         return False
     task = asyncio.current_task()
     return task is None or task.cancelling() == 0

@@ -7,6 +7,7 @@ the context class that it builds a context of its own from.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pickle
 import platform
@@ -19,14 +20,16 @@ from typing import Any
 
 from opentelemetry.trace import SpanContext
 
-from aetherflow.engine.backends.errors import NotImportableError, NotPicklableError
+from aetherflow.engine.backends.errors import INTERRUPTIONS, NotImportableError, NotPicklableError, unpickled
 from aetherflow.engine.graph import Task
 from aetherflow.telemetry.conventions import ExecutionKind
 from aetherflow.telemetry.export.relay import Relayed
+from aetherflow.telemetry.observation import error_type
 from aetherflow.telemetry.profiling.policy import ProfilePolicy
+from aetherflow.user_exceptions import message_of
 
 __all__ = ["Envelope", "Reference", "Report", "context_reference", "function_of", "pack", "pickled", "process_id"]
-__all__ += ["task_reference"]
+__all__ += ["task_reference", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Envelope:
     Args:
         node: The node's name.
         function: Where to import the function from, or the pickled function itself.
-        arguments: The pickled positional and keyword arguments.
+        arguments: The positional and keyword arguments, as :func:`pack` pickled them.
         injected: The parameters that the worker injects.
         context: The context class that it injects them from, and the values of its configurations, pickled.
         attributes: Attributes of the span.
@@ -98,18 +101,20 @@ class Report:
     Args:
         value: The pickled result; None where an error was raised.
         error: The pickled error; None where there was none.
-        duration: Nanoseconds.
+        duration: Nanoseconds; None if nothing is known but the error.
         span: The context of the node's span, where the worker itself has emitted it.
         relayed: What the sender has to emit, the node's span first.
         kind: The execution's kind; None if it was computed at its first attempt.
+        is_unread: Whether the worker could not unpickle the envelope; nothing was executed then.
     """
 
     value: bytes | None
     error: bytes | None
-    duration: int
+    duration: int | None
     span: SpanContext | None
     relayed: Relayed
     kind: ExecutionKind | None = None
+    is_unread: bool = False
 
 
 def process_id() -> str:
@@ -123,28 +128,50 @@ def pickled(value: object, node: str, what: str) -> bytes:
     Raises:
         NotPicklableError: It does not pickle; ``what`` tells which value it is.
     """
+    buffer = io.BytesIO()
+    _dump(pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL), value, node, what)
+    return buffer.getvalue()
+
+
+def _dump(pickler: pickle.Pickler, value: object, node: str, what: str) -> None:
     try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # pickling runs code of any class
-        raise NotPicklableError(node, what, value, str(error)) from error
+        pickler.dump(value)
+    except INTERRUPTIONS:
+        raise
+    except BaseException as error:  # pickling runs code of any class
+        raise NotPicklableError(node, what, value, message_of(error) or error_type(error)) from error
 
 
 def pack(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-    """Pickle the arguments of an execution.
+    """Pickle the arguments of an execution one after another, so that each failure concerns one parameter.
+
+    An object in several arguments is pickled once, since one pickler pickles all of them.
 
     Raises:
         NotPicklableError: One of them does not pickle; names its parameter.
     """
-    try:
-        return pickle.dumps((args, dict(kwargs)), pickle.HIGHEST_PROTOCOL)
-    except Exception:
-        names = [parameter.name for parameter in task.parameters]
-        if isinstance(task.func, MethodType):
-            names.insert(0, "self")
-        named = dict(zip([*names, *(f"*{index}" for index in range(len(names), len(args)))], args, strict=False))
-        for name, value in {**named, **kwargs}.items():
-            pickled(value, task.name, f"parameter {name!r}")
-        raise
+    parameters = [parameter.name for parameter in task.parameters]
+    if isinstance(task.func, MethodType):
+        parameters.insert(0, "self")
+    parameters += [f"*{index}" for index in range(len(parameters), len(args))]
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.dump((parameters[: len(args)], list(kwargs)))
+    for name, value in zip([*parameters[: len(args)], *kwargs], (*args, *kwargs.values()), strict=True):
+        _dump(pickler, value, task.name, f"parameter {name!r}")
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, node: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that :func:`pack` pickled.
+
+    Raises:
+        NotUnpicklableError: One of them does not unpickle; names its parameter.
+    """
+    unpickler = pickle.Unpickler(io.BytesIO(data))
+    positional, keywords = unpickler.load()
+    args = tuple(unpickled(unpickler.load, node, f"parameter {name!r}") for name in positional)
+    return args, {name: unpickled(unpickler.load, node, f"parameter {name!r}") for name in keywords}
 
 
 def task_reference(task: Task) -> tuple[Reference | bytes, tuple[Any, ...]]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import pickle
-import traceback
-from collections.abc import Callable
-from types import FunctionType
-from typing import Any
+from collections.abc import Callable, Iterator
+from types import FunctionType, MemberDescriptorType
+from typing import Any, Final
 
 from aetherflow.errors import AetherFlowError, ConfigurationError
 from aetherflow.telemetry.observation import error_type, mark_handled
+from aetherflow.user_exceptions import add_note, attributes_of, is_error, message_of, notes_of, summary_of, traceback_of
 
-__all__ = ["NotImportableError", "NotPicklableError", "RemoteError", "WorkerLostError"]
-__all__ += ["dump_error", "load_error"]
+__all__ = ["NotImportableError", "NotPicklableError", "NotUnpicklableError", "RemoteError", "WorkerLostError"]
+__all__ += ["INTERRUPTIONS", "dump_error", "load_error", "unpickled"]
+
+INTERRUPTIONS: Final = (KeyboardInterrupt, SystemExit)
+"""Exceptions that are never replaced: a signal may have raised them, whatever code was running."""
+
+_ARGS: Final[Any] = BaseException.__dict__["args"]
 
 
 class NotImportableError(ConfigurationError):
@@ -46,6 +51,20 @@ class NotPicklableError(AetherFlowError, TypeError):
         super().__init__(f"node {node!r}: {what}, a {kind.__qualname__}, does not pickle: {reason}")
 
 
+class NotUnpicklableError(AetherFlowError, TypeError):
+    """A value was pickled and sent, but the other process cannot rebuild it.
+
+    Args:
+        node: The node that takes or returns it.
+        what: The value: ``"parameter 'image'"`` or ``"the result"``.
+        error: The exception that unpickling raised.
+    """
+
+    def __init__(self, node: str, what: str, error: BaseException) -> None:
+        self.node = node
+        super().__init__(f"node {node!r}: {what} was pickled, but cannot be unpickled ({summary_of(error)})")
+
+
 class WorkerLostError(AetherFlowError, RuntimeError):
     """A worker ended before its execution did, or could not begin.
 
@@ -65,7 +84,7 @@ class WorkerLostError(AetherFlowError, RuntimeError):
 
 
 class RemoteError(AetherFlowError):
-    """Stands for an exception that cannot be sent from a worker.
+    """Stands for an exception that cannot be sent from a worker, or not be rebuilt from what was sent.
 
     Args:
         type_name: The exception's qualified class name.
@@ -79,21 +98,50 @@ class RemoteError(AetherFlowError):
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles exceptions whose class builds its message in ``__init__``, which plain pickle would call once more."""
+    """Pickles exceptions whose class plain pickle would call with other arguments, or whose slots it would omit."""
 
     def reducer_override(self, value: Any) -> Any:
-        kind = type(value)
-        if not isinstance(value, BaseException) or not isinstance(kind.__init__, FunctionType):
+        kind: Any = type(value)
+        if not issubclass(kind, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
             return NotImplemented
-        reduce: object = kind.__reduce__
-        return (_rebuilt, (kind, value.args, value.__dict__)) if reduce is BaseException.__reduce__ else NotImplemented
+        if kind.__reduce_ex__ is not object.__reduce_ex__:
+            return NotImplemented
+        slots = {key: slot.__get__(value) for key, slot in _slots_of(kind) if _is_set(slot, value)}
+        if not slots and not isinstance(kind.__init__, FunctionType):
+            return NotImplemented
+        return _rebuilt, (kind, _ARGS.__get__(value)), (attributes_of(value), slots), None, None, _restore
 
 
-def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+def _slots_of(kind: type) -> Iterator[tuple[tuple[int, str], Any]]:
+    """Yield the slots that the classes of an exception define, each with its place among the classes and its name."""
+    for index, base in enumerate(reversed(kind.__mro__)):
+        if "__slots__" in vars(base):
+            for name, member in vars(base).items():
+                if isinstance(member, MemberDescriptorType):
+                    yield (index, name), member
+
+
+def _is_set(slot: Any, error: BaseException) -> bool:
+    try:
+        slot.__get__(error)
+    except AttributeError:
+        return False
+    return True
+
+
+def _rebuilt(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Return a new exception without calling its ``__init__``, nor any ``__setattr__``: the class may be frozen."""
     error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(state)
+    _ARGS.__set__(error, args)
     return error
+
+
+def _restore(error: BaseException, state: tuple[dict[str, Any], dict[tuple[int, str], Any]]) -> None:
+    attributes, values = state
+    attributes_of(error).update(attributes)
+    slots = dict(_slots_of(type(error)))
+    for key, value in values.items():
+        slots[key].__set__(error, value)
 
 
 def dump_error(error: BaseException, worker: str) -> bytes:
@@ -104,25 +152,24 @@ def dump_error(error: BaseException, worker: str) -> bytes:
         worker: Where, for the note.
 
     Returns:
-        For :func:`load_error`; a :class:`RemoteError` in place of what cannot be sent.
+        For :func:`load_error`; includes the parts of a :class:`RemoteError`, for an exception that cannot be rebuilt.
     """
-    text = "".join(traceback.format_exception(error)).rstrip()
+    note = f"traceback of {worker}:\n{traceback_of(error).rstrip()}"
+    add_note(error, note)
+    data: bytes | None
     try:
-        error.add_note(f"traceback of {worker}:\n{text}")
         data = _dumped(error)
-        load_error(data)
-    except Exception:  # noqa: BLE001  # pickling runs code of any class
-        stand_in = mark_handled(RemoteError(error_type(error), _message(error)), [error])
-        stand_in.__notes__ = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
-        data = _dumped(stand_in)
-    return data
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # printing runs code of any class; what it raises must not hide the error itself
-        return "its message cannot be printed"
+        if type(_loaded(data)) is not type(error):
+            data = None
+    except BaseException:  # noqa: BLE001  # pickling runs code of any class; what it raises must not hide the error itself
+        data = None
+    message = message_of(error)
+    stand_in = mark_handled(
+        RemoteError(error_type(error), "its message cannot be printed" if message is None else str(message)), [error]
+    )
+    for text in dict.fromkeys((*notes_of(error), note)):
+        stand_in.add_note(str(text))
+    return pickle.dumps((data, _dumped(stand_in)), pickle.HIGHEST_PROTOCOL)
 
 
 def _dumped(error: BaseException) -> bytes:
@@ -131,10 +178,45 @@ def _dumped(error: BaseException) -> bytes:
     return buffer.getvalue()
 
 
-def load_error(data: bytes) -> BaseException:
-    """Return the exception that :func:`dump_error` has pickled."""
+def _loaded(data: bytes) -> BaseException:
     load: Callable[[bytes], Any] = pickle.loads
     error = load(data)
-    if not isinstance(error, BaseException):
-        raise TypeError(f"not an exception: {error!r}")
-    return error
+    if not is_error(error, BaseException):
+        raise TypeError(f"not an exception, but a {type(error).__qualname__}")
+    return error  # type: ignore[no-any-return]  # checked just now
+
+
+def load_error(data: bytes) -> BaseException:
+    """Return the exception that :func:`dump_error` pickled, or a :class:`RemoteError` if it cannot be rebuilt."""
+    pickled_error, pickled_stand_in = pickle.loads(data)
+    if pickled_error is not None:
+        try:
+            return _loaded(pickled_error)
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:  # noqa: BLE001  # unpickling runs code of any class
+            stand_in = _loaded(pickled_stand_in)
+            add_note(stand_in, f"aetherflow: the original exception cannot be unpickled here ({summary_of(error)})")
+            return stand_in
+    return _loaded(pickled_stand_in)
+
+
+def unpickled(load: Callable[[], Any], node: str, what: str) -> Any:
+    """Return what ``load`` unpickles.
+
+    Args:
+        load: Unpickles the value.
+        node: The node that takes or returns it.
+        what: The value, as in :class:`NotUnpicklableError`.
+
+    Raises:
+        NotUnpicklableError: Unpickling raised an exception.
+        KeyboardInterrupt, SystemExit: Unpickling was interrupted; with a note that names the node.
+    """
+    try:
+        return load()
+    except INTERRUPTIONS as error:
+        add_note(error, f"aetherflow: raised while {what} of node {node!r} was unpickled")
+        raise
+    except BaseException as error:  # unpickling runs code of any class
+        raise NotUnpicklableError(node, what, error) from error

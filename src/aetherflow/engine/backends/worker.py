@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, Final, cast
 
 from dependency_injector import providers
@@ -19,14 +20,14 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind
 
 from aetherflow.engine.awaitables import awaited, is_coroutine_function, resolved
-from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id
-from aetherflow.engine.backends.errors import NotImportableError, dump_error
+from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id, unpack
+from aetherflow.engine.backends.errors import NotImportableError, dump_error, unpickled
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.engine.signatures import read_signature
 from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
 from aetherflow.resources.markers import marker_target, resolve_marker
 from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
-from aetherflow.telemetry.export.relay import Recording, recording_in, relay_missing_signals
+from aetherflow.telemetry.export.relay import Recording, Relayed, recording_in, relay_missing_signals
 from aetherflow.telemetry.observation import ExecutionDetails, Site
 from aetherflow.telemetry.observer import current_observer
 from aetherflow.telemetry.profiling.observer import profiled_by
@@ -51,9 +52,14 @@ def execute(payload: bytes) -> bytes:
     Returns:
         The pickled :class:`Report`.
     """
-    envelope: Envelope = pickle.loads(payload)
-    # A context of its own, so that what is local to it does not outlive the execution.
-    report = copy_context().run(_reported, envelope)
+    is_unread = True
+    try:
+        envelope: Envelope = pickle.loads(payload)
+        is_unread = False
+        # A context of its own, so that what is local to it does not outlive the execution.
+        report = copy_context().run(_reported, envelope)
+    except BaseException as error:  # noqa: BLE001  # raised where the execution was sent from
+        report = Report(None, dump_error(error, f"worker {os.getpid()}"), None, None, Relayed(), is_unread=is_unread)
     return pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
 
 
@@ -115,7 +121,7 @@ def _observed(envelope: Envelope, recording: Recording) -> Report:
 
 def _called(envelope: Envelope, profile: AbstractContextManager[None]) -> Any:
     call, function = _imported(envelope)
-    args, kwargs = pickle.loads(envelope.arguments)
+    args, kwargs = unpack(envelope.arguments, envelope.node)
     parameters = read_signature(function).parameters
     if envelope.injected:
         kwargs.update(
@@ -142,7 +148,7 @@ async def _awaited(coroutine: Awaitable[Any], profile: AbstractContextManager[No
 
 def _imported(envelope: Envelope) -> tuple[Callable[..., Any], Callable[..., Any]]:
     if isinstance(envelope.function, bytes):
-        return function_of(pickle.loads(envelope.function))
+        return function_of(unpickled(partial(pickle.loads, envelope.function), envelope.node, "the function"))
     return function_of(_resolved(envelope.function, envelope.node, "its function"))
 
 
@@ -180,7 +186,8 @@ def _context(envelope: Envelope) -> AnyContext:
             assert envelope.context is not None  # the sender names it where anything is injected
             reference, values = envelope.context
             made: AnyContext = _resolved(reference, envelope.node, "its context class")()
-            for name, value in pickle.loads(values).items():
+            what = "the configuration of its context"
+            for name, value in unpickled(partial(pickle.loads, values), envelope.node, what).items():
                 cast("providers.Configuration", provider_at(made, name)).from_dict(value)
             found = _contexts[envelope.context] = made
             atexit.register(_close, made)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +23,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 
 from aetherflow.telemetry import active
 from aetherflow.telemetry.active import Providers
+from aetherflow.user_exceptions import message_of, traceback_of
 
 __all__ = ["Recording", "Relayed", "SpanData", "recording_in", "relay_missing_signals", "replay"]
 
@@ -55,10 +55,42 @@ class SpanData:
         kind = type(error)
         said = {
             exception_attributes.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
-            exception_attributes.EXCEPTION_MESSAGE: str(error),
-            exception_attributes.EXCEPTION_STACKTRACE: "".join(traceback.format_exception(error)),
+            exception_attributes.EXCEPTION_STACKTRACE: traceback_of(error),
         }
+        message = message_of(error)
+        if message is not None:
+            said[exception_attributes.EXCEPTION_MESSAGE] = message
         self.events.append(("exception", {**said, **(attributes or {})}, at or time.time_ns()))
+
+    def simplify(self) -> None:
+        """Replace values of user classes by values of built-in types, which every process can unpickle."""
+        self.name = str.__str__(self.name)
+        self.attributes = _simple_attributes(self.attributes)
+        self.events = [(str.__str__(name), _simple_attributes(values), at) for name, values, at in self.events]
+        if self.status is not None:
+            code, description = self.status
+            self.status = (code, str.__str__(description) if isinstance(description, str) else None)
+
+
+def _simple_attributes(attributes: Attributes) -> dict[str, Any]:
+    """Return the attributes with values of built-in types; without those that the API does not allow."""
+    simple = {str.__str__(key): _simple(value) for key, value in attributes.items() if isinstance(key, str)}
+    return {key: value for key, value in simple.items() if value is not None}
+
+
+def _simple(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is bool or kind is int or kind is float or kind is bytes:
+        return value
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if issubclass(kind, int):
+        return int.__int__(value)
+    if issubclass(kind, float):
+        return float.__float__(value)
+    if issubclass(kind, list | tuple):
+        return tuple(_simple(element) for element in value)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +142,7 @@ class Recording:
         with self._lock:
             for span in self._spans:
                 span.end()
+                span.data.simplify()
             return Relayed(tuple(span.data for span in self._spans), tuple(self._amounts))
 
 

@@ -7,11 +7,16 @@ read with ``type()``, and every change of it is an attempt.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, TypeVar
 
-__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause"]
+__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause", "traceback_of"]
+__all__ += ["with_traceback"]
+
+E = TypeVar("E", bound=BaseException)
 
 _DICT: Final[Any] = BaseException.__dict__["__dict__"]
+_TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 
 
 def is_error(error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
@@ -69,3 +74,13 @@ def message_of(error: BaseException) -> str | None:
         return str(error)
     except Exception:  # noqa: BLE001  # printing runs code of the exception
         return None
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an exception, even if its class replaces that name."""
+    return _TRACEBACK.__get__(error)  # type: ignore[no-any-return]  # the type of the descriptor is not public
+
+
+def with_traceback(error: E, traceback: TracebackType | None) -> E:
+    """Set the traceback of an exception, which runs no code of it, and return the exception."""
+    return BaseException.with_traceback(error, traceback)

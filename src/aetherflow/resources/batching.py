@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Concatenate, Generic, Self, TypeAlias, TypeVar
 
 from opentelemetry import trace
@@ -300,8 +301,13 @@ class Batcher(Generic[T, R]):
         if self.is_async:
             task = loop.create_task(self._carrier.carry_out(batch))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._end_task, batch))
         else:
+            self._hand_over(batch)
+
+    def _end_task(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not batch.begun:  # cancelled before its first step, as when its loop ends
             self._hand_over(batch)
 
     def _hand_over(self, batch: Batch, instead_of: Entry | None = None) -> None:
@@ -323,10 +329,16 @@ class Batcher(Generic[T, R]):
     # --- carrying out --------------------------------------------------------------------------------------
 
     def _carry_out(self, batch: Batch) -> None:
-        if self.is_async:
-            asyncio.run(self._carrier.carry_out(batch))
-        else:
-            _drive(self._carrier.carry_out(batch))
+        work = self._carrier.carry_out(batch)
+        try:
+            if self.is_async:
+                asyncio.run(work)
+            else:
+                _drive(work)
+        except BaseException as error:
+            work.close()
+            self._carrier.interrupt(batch, error)  # if there was no event loop to begin it on
+            raise
 
     def _carry_out_apart(self, batch: Batch) -> None:
         with suppress(BaseException):  # those who wait for it have been told

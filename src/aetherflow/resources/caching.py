@@ -10,8 +10,9 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final, Generic, Literal, get_args
 
 from typing_extensions import TypeVar
@@ -36,6 +37,7 @@ from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.metrics import gauges
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import emit
+from aetherflow.user_exceptions import is_error, with_traceback
 
 __all__ = [
     "CacheKeyError",
@@ -177,7 +179,7 @@ class CacheService(Generic[V]):
             if flight is None:
                 return self._served(kept)
             if waiter is None:
-                with self._leading(key, flight):
+                with _Leading(self, key, flight):
                     flight.value = value = self._usable(compute())
                 return value
             waiter.wait(None)
@@ -195,7 +197,7 @@ class CacheService(Generic[V]):
             if flight is None:
                 return self._served(kept)
             if waiter is None:
-                with self._leading(key, flight):
+                with _Leading(self, key, flight):
                     flight.value = value = self._usable(await compute())
                 return value
             await waiter.wait(None)
@@ -219,7 +221,7 @@ class CacheService(Generic[V]):
         """Keep a value; what is being computed for the same key is then not kept."""
         self._check_key(key)
         self._usable(value)
-        with self._changing():
+        with _Changing(self):
             self._flights.pop(key, None)
             self._entries.forget(key)
             self._entries[key] = value
@@ -231,13 +233,13 @@ class CacheService(Generic[V]):
             Whether something was kept.
         """
         self._check_key(key)
-        with self._changing():
+        with _Changing(self):
             self._flights.pop(key, None)
             return self._entries.forget(key)
 
     def clear(self) -> None:
         """Forget everything; what is being computed goes to those who wait and is not kept."""
-        with self._changing():
+        with _Changing(self):
             self._flights.clear()
             self._entries = self._no_entries()
 
@@ -247,11 +249,11 @@ class CacheService(Generic[V]):
         Returns:
             A frozen snapshot.
         """
-        with self._changing():
+        with _Changing(self):
             return self.counts.snapshot(self.name, self.maxsize, self.ttl, len(self._entries))
 
     def __len__(self) -> int:
-        with self._changing():
+        with _Changing(self):
             return len(self._entries)
 
     def __contains__(self, key: Hashable) -> bool:
@@ -291,25 +293,11 @@ class CacheService(Generic[V]):
             self.counts.coalesced += 1
         self._tell("coalesced")
         if flight.error is not None:
-            raise flight.error.with_traceback(flight.trace)  # not what others who raised it have added
+            raise with_traceback(flight.error, flight.trace)  # not what others who raised it have added
         return flight.value  # type: ignore[no-any-return]  # as above
 
-    @contextmanager
-    def _leading(self, key: Hashable, flight: Flight) -> Iterator[None]:
-        """Compute for all who wait; one that is interrupted rather than failed leaves it to the next of them."""
-        token = above.set((*above.get(), flight))
-        try:
-            yield
-        except Exception as error:
-            flight.fail(error)
-            raise
-        finally:
-            self._land(key, flight)
-            with suppress(ValueError):  # closed in another context, which has nothing to be reset
-                above.reset(token)
-
     def _land(self, key: Hashable, flight: Flight) -> None:
-        with self._changing():
+        with _Changing(self):
             if self._flights.get(key) is flight:  # else what it was computed from has changed since
                 del self._flights[key]
                 if flight.value is not NOTHING:
@@ -327,15 +315,6 @@ class CacheService(Generic[V]):
         except TypeError:
             self._check_key(key)  # only now: on a hit, no more hashes are taken than the look-up takes
             raise
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Hold the lock; entries that are dropped meanwhile end only after it is free: they may have finalizers."""
-        with self._lock:
-            entries, dropped = self._entries, self._entries.dropped
-            yield
-            entries.dropped = []
-        del entries, dropped
 
     def _no_entries(self) -> Entries:
         return Entries(self.maxsize, self.ttl, self._clock, self.counts)
@@ -355,7 +334,7 @@ class CacheService(Generic[V]):
             raise CacheKeyError(self.name, "the key", key, "anything that has a hash, such as a tuple") from None
 
     def _usable(self, value: V) -> V:
-        if isinstance(value, _USED_UP):
+        if _is_used_up(value):
             raise NotCacheableError(self.name, value)
         return value
 
@@ -365,7 +344,65 @@ class CacheService(Generic[V]):
             self._on_request(result)
 
 
+class _Changing:
+    """The lock of a cache; entries that are dropped while it is held end only after it is free.
+
+    They may have finalizers.
+    """
+
+    __slots__ = ("_cache", "_dropped", "_entries")
+
+    def __init__(self, cache: CacheService[Any]) -> None:
+        self._cache = cache
+
+    def __enter__(self) -> None:
+        self._cache._lock.acquire()
+        self._entries = self._cache._entries
+        self._dropped = self._entries.dropped
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._entries.dropped = []
+        self._cache._lock.release()
+        del self._entries, self._dropped
+
+
+class _Leading:
+    """A computation for all callers that wait for it; if it is interrupted rather than failed, the next one computes.
+
+    No generator: that would change the user exceptions that pass through it.
+    """
+
+    __slots__ = ("_cache", "_flight", "_key", "_token")
+
+    def __init__(self, cache: CacheService[Any], key: Hashable, flight: Flight) -> None:
+        self._cache = cache
+        self._key = key
+        self._flight = flight
+
+    def __enter__(self) -> None:
+        self._token = above.set((*above.get(), self._flight))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and is_error(error, Exception):
+                self._flight.fail(error, traceback)
+        finally:
+            self._cache._land(self._key, self._flight)
+            with suppress(ValueError):  # closed in another context, which has nothing to be reset
+                above.reset(self._token)
+
+
 _USED_UP: Final = (Iterator, AsyncIterator, Coroutine)
+
+
+def _is_used_up(value: object) -> bool:
+    """Return whether only one caller could use a value, whatever its class does when it is asked."""
+    try:
+        return isinstance(value, _USED_UP)
+    except Exception:  # noqa: BLE001  # reading ``__class__`` runs code of the value
+        return issubclass(type(value), _USED_UP)
 
 
 def _readings(cache: CacheService[Any]) -> list[gauges.Reading]:

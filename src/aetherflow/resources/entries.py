@@ -115,7 +115,7 @@ class Raised:
 
     __slots__ = ("error",)
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
@@ -135,12 +135,12 @@ class Flight:
         self.loop = loop
         self.waiters: list[Waiter[None]] = []
         self.value: Any = NOTHING
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.trace: TracebackType | None = None
 
-    def fail(self, error: Exception) -> None:
-        """Keep an error, and the traceback that it has now."""
-        self.error, self.trace = error, error.__traceback__
+    def fail(self, error: BaseException, trace: TracebackType | None) -> None:
+        """Record the error that ended the computation, and the traceback that it has now."""
+        self.error, self.trace = error, trace
 
     @property
     def has_landed(self) -> bool:

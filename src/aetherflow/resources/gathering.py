@@ -19,9 +19,11 @@ from opentelemetry.trace import SpanContext
 from aetherflow.errors import AetherFlowError
 from aetherflow.resources.waiting import lent_thread
 from aetherflow.telemetry.conventions import BATCH_INDEX, BATCH_SIZE, BATCH_WAIT
+from aetherflow.user_exceptions import traceback_of, with_traceback
 
 __all__ = [
     "Batch",
+    "BatchOutcomeError",
     "BatchStatistics",
     "BatcherClosedError",
     "Entry",
@@ -41,6 +43,14 @@ class BatcherClosedError(AetherFlowError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"batcher {name!r} is closed: it takes no more items")
+
+
+class BatchOutcomeError(AetherFlowError, RuntimeError):
+    """A batch ended without a result or an error for one of its items: an internal error of aetherflow."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"batcher {name!r}: the batch ended with neither a result nor an error for an item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +174,19 @@ class Entry:
         return self.result is not _NOTHING or self.error is not None
 
     def fail(self, error: BaseException) -> None:
-        """Keep an error, and the traceback that it has now."""
-        self.error, self.trace = error, error.__traceback__
+        """Record an error, and the traceback that it has now."""
+        self.error, self.trace = error, traceback_of(error)
 
     def outcome(self) -> Any:
-        """Return the result, or raise the error."""
+        """Return the result, or raise the error.
+
+        Raises:
+            BatchOutcomeError: The entry has neither.
+        """
         if self.error is not None:
-            raise self.error.with_traceback(self.trace)  # not what other callers who raised it have added
+            raise with_traceback(self.error, self.trace)  # not what other callers who raised it have added
+        if self.result is _NOTHING:
+            raise BatchOutcomeError("unknown")
         return self.result
 
 
@@ -333,6 +349,12 @@ class Gathering:
             others = (entry for entry in batch.entries if entry.is_helpful and entry is not instead_of)
             batch.leader = next(others, None)
             return batch.leader
+
+    def begin(self, batch: Batch) -> bool:
+        """Return whether the caller carries a batch out, because nobody has begun to."""
+        with self._lock:
+            begins, batch.begun = not batch.begun, True
+            return begins
 
     def end(self, batch: Batch) -> None:
         """Count the items of a batch that has ended."""

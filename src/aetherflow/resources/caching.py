@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from aetherflow.resources.entries import (
     Counts,
     Entries,
     Flight,
+    InstanceRef,
     Raised,
     above,
     value_of,
@@ -64,11 +66,12 @@ class CacheKeyError(AetherFlowError, TypeError):
         what: What it is that cannot be hashed, such as ``argument 'rows'``.
         value: The value.
         remedy: What is allowed.
+        problem: The property of the value that does not allow it.
     """
 
-    def __init__(self, cache: str, what: str, value: object, remedy: str) -> None:
+    def __init__(self, cache: str, what: str, value: object, remedy: str, problem: str = "has no hash") -> None:
         self.cache = cache
-        super().__init__(f"cache {cache!r}: {what} is a {type(value).__name__}, which has no hash; allowed: {remedy}")
+        super().__init__(f"cache {cache!r}: {what} is a {type(value).__name__}, which {problem}; allowed: {remedy}")
 
 
 class NotCacheableError(AetherFlowError, TypeError):
@@ -92,7 +95,7 @@ class CachePolicy:
         key: Called with the arguments of an execution, gives what identifies the result; by default the arguments
             themselves, without those that are injected.
         scope: ``"shared"`` for one cache, or ``"thread"`` for one a thread, which ends with it.
-        cache_errors: Whether an exception is kept and raised again like a result.
+        cache_errors: Whether an exception is kept like a result: a copy of it, without tracebacks, is raised again.
         clock: Monotonic time in seconds.
 
     Raises:
@@ -124,7 +127,8 @@ class CacheService(Generic[V]):
     Args:
         maxsize: Entries kept at most; None for the setting ``AETHER_CACHE_SIZE``.
         ttl: Seconds an entry lives, ``math.inf`` for as long as there is room; None for ``AETHER_CACHE_TTL``.
-        cache_errors: Whether an exception of a computation is kept and raised again like a result.
+        cache_errors: Whether an exception of a computation is kept like a result: a copy of it, without tracebacks, is
+            raised again.
         name: In errors, statistics and metrics; of low cardinality.
         clock: Monotonic time in seconds.
         on_request: Called with what became of each request, in the caller's context; must not raise.
@@ -153,6 +157,7 @@ class CacheService(Generic[V]):
         self.counts = Counts()
         self._lock = threading.RLock()  # reentrant, for what the garbage collector may run in between
         self._flights: dict[Hashable, Flight] = {}
+        self._gone: deque[InstanceRef] = deque()  # by finalizers, which must not wait for the lock
         self._entries = self._no_entries()
         self._series = {
             result: registry.series(names.CACHE_REQUESTS, {names.CACHE_NAME: name, names.CACHE_RESULT: result})
@@ -184,7 +189,10 @@ class CacheService(Generic[V]):
                 return value
             waiter.wait(None)
             if flight.has_landed:
-                return self._shared(flight)
+                try:
+                    return self._shared(flight)
+                finally:
+                    del flight  # leave no circle of an exception, its traceback and this frame
 
     async def aget_or_compute(self, key: Hashable, compute: Callable[[], Awaitable[V]]) -> V:
         """Do what `get_or_compute` does with an async computation, waiting without blocking the event loop.
@@ -202,7 +210,10 @@ class CacheService(Generic[V]):
                 return value
             await waiter.wait(None)
             if flight.has_landed:
-                return self._shared(flight)
+                try:
+                    return self._shared(flight)
+                finally:
+                    del flight  # leave no circle of an exception, its traceback and this frame
 
     def get(self, key: Hashable, default: V | None = None) -> V | None:
         """Return what is kept for a key, else the default; counts as a hit or a miss."""
@@ -249,10 +260,14 @@ class CacheService(Generic[V]):
         Returns:
             A frozen snapshot.
         """
+        if self._gone:
+            self._drop_gone()
         with _Changing(self):
             return self.counts.snapshot(self.name, self.maxsize, self.ttl, len(self._entries))
 
     def __len__(self) -> int:
+        if self._gone:
+            self._drop_gone()
         with _Changing(self):
             return len(self._entries)
 
@@ -261,12 +276,34 @@ class CacheService(Generic[V]):
         with self._lock:
             return key in self._entries
 
+    # --- instances that are gone ---------------------------------------------------------------------------
+
+    def forget_instance(self, instance: InstanceRef) -> None:
+        """Drop the entries of an instance that is gone: now if the lock is free, else with the next request.
+
+        Safe in a finalizer.
+        """
+        self._gone.append(instance)
+        lock: Any = self._lock
+        if not lock._is_owned() and lock.acquire(blocking=False):  # else its holder would find its entries changed
+            try:
+                self._drop_gone()
+            finally:
+                lock.release()
+
+    def _drop_gone(self) -> None:
+        with _Changing(self):
+            while self._gone:
+                self._entries.forget_instance(self._gone.popleft())
+
     # --- turns ---------------------------------------------------------------------------------------------
 
     def _enter(
         self, key: Hashable, kind: Callable[[float], W], loop: asyncio.AbstractEventLoop | None = None
     ) -> tuple[Any, Flight | None, W | None]:
         """Return what is kept, or the computation that the caller leads, or one that it waits for and with what."""
+        if self._gone:
+            self._drop_gone()
         with self._lock:
             kept = self._kept(key)
             if kept is not NOTHING:
@@ -293,17 +330,23 @@ class CacheService(Generic[V]):
             self.counts.coalesced += 1
         self._tell("coalesced")
         if flight.error is not None:
-            raise with_traceback(flight.error, flight.trace)  # not what others who raised it have added
+            try:
+                raise with_traceback(flight.error, flight.trace)  # not what others who raised it have added
+            finally:
+                del flight  # as above
         return flight.value  # type: ignore[no-any-return]  # as above
 
     def _land(self, key: Hashable, flight: Flight) -> None:
+        entry = flight.value
+        if self._cache_errors and flight.error is not None:
+            entry = Raised.of(flight.error) or NOTHING
         with _Changing(self):
             if self._flights.get(key) is flight:  # else what it was computed from has changed since
                 del self._flights[key]
-                if flight.value is not NOTHING:
-                    self._entries[key] = flight.value
-                elif self._cache_errors and flight.error is not None:
-                    self._entries[key] = Raised(flight.error)
+                if entry is not NOTHING:
+                    self._entries[key] = entry
+        if not flight.waiters:  # then nobody asks for them: leave no circle of an exception and its frames
+            flight.error = flight.trace = None
         for waiter in flight.waiters:
             waiter.wake()
 
@@ -317,7 +360,7 @@ class CacheService(Generic[V]):
             raise
 
     def _no_entries(self) -> Entries:
-        return Entries(self.maxsize, self.ttl, self._clock, self.counts)
+        return Entries(self.maxsize, self.ttl, self._clock, self.counts, self)
 
     def after_fork(self) -> None:
         """Go on in a child process, which has the entries but not the threads that compute or hold the lock."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -57,7 +58,7 @@ def in_tasks(batcher: Batcher[int, Any], count: int) -> list[Any]:
 
 def from_one_thread(batcher: Batcher[int, Any], count: int) -> list[Any]:
     """Give all items from one thread, as a map does."""
-    entries = batcher.run_all([(Given((), item, (), {}), None) for item in range(count)])
+    entries = batcher.group(waits=False).give([(Given((), item, (), {}), None) for item in range(count)], is_last=True)
     return [error_of(entry.outcome) for entry in entries]
 
 
@@ -200,7 +201,7 @@ def test_an_error_reaches_threads_that_lead_and_that_wait(kind, cache_errors):
     with ThreadPoolExecutor(3) as threads:
         futures = [threads.submit(error_of, lambda: cache.get_or_compute("a", fail)) for _ in range(3)]
         while sum(len(flight.waiters) for flight in list(cache._flights.values())) < 2:
-            pass
+            time.sleep(0)
         go.set()
         outcomes = [future.result() for future in futures]
     assert [outcome is error for outcome in outcomes] == [True] * 3

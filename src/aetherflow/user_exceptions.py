@@ -8,9 +8,13 @@ read with ``type()``, and every change of it is an attempt.
 from __future__ import annotations
 
 import traceback
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, TypeVar
 
-__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause", "summary_of", "traceback_of"]
+__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause", "summary_of"]
+__all__ += ["traceback_of", "traceback_text_of", "with_traceback"]
+
+E = TypeVar("E", bound=BaseException)
 
 _DICT: Final[Any] = BaseException.__dict__["__dict__"]
 _TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
@@ -84,7 +88,7 @@ def summary_of(error: BaseException) -> str:
     return f"{name}: {message}" if message else name
 
 
-def traceback_of(error: BaseException) -> str:
+def traceback_text_of(error: BaseException) -> str:
     """Return the traceback of an exception as text; without its message and causes if these cannot be printed."""
     try:
         return "".join(traceback.format_exception(error))
@@ -92,3 +96,13 @@ def traceback_of(error: BaseException) -> str:
         kind = type(error)
         lines = traceback.format_tb(_TRACEBACK.__get__(error))
         return "".join(("Traceback (most recent call last):\n", *lines, f"{kind.__module__}.{kind.__qualname__}\n"))
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an exception, even if its class replaces that name."""
+    return _TRACEBACK.__get__(error)  # type: ignore[no-any-return]  # the type of the descriptor is not public
+
+
+def with_traceback(error: E, tb: TracebackType | None) -> E:
+    """Set the traceback of an exception, which runs no code of it, and return the exception."""
+    return BaseException.with_traceback(error, tb)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -59,6 +60,12 @@ def doubling(calls: list[Any], *, is_async: bool = False, size: int = 10, **opti
 @node
 def numbers(n: int) -> list[int]:
     return list(range(n))
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Let other threads run until ``condition`` holds."""
+    while not condition():
+        time.sleep(0)
 
 
 def sync_run(flow: Node[..., Any, Any], value: object) -> Any:
@@ -146,10 +153,17 @@ def test_settings_are_read_when_the_first_item_comes(calls, monkeypatch):
 @both
 @pytest.mark.parametrize("run", [sync_run, async_run])
 def test_a_map_gives_its_elements_together(calls, is_async, run):
-    """A map fills batches with its elements, and does not wait for more when there are none."""
+    """A map fills batches with its elements, which begin immediately; the last ones wait for those of other callers."""
     double = doubling(calls, is_async=is_async)
-    assert run(numbers.map(double), 25) == [item * 2 for item in range(25)]
-    assert calls == [10, 10, 5]
+    assert run(numbers.map(double), 20) == [item * 2 for item in range(20)]
+    assert calls == [10, 10]
+    with ThreadPoolExecutor(1) as threads:
+        results = threads.submit(run, numbers.map(double), 25)
+        until(lambda: double.batcher.statistics().waiting == 5)
+        assert calls == [10] * 4
+        double.batcher.flush()
+        assert results.result() == [item * 2 for item in range(25)]
+    assert calls == [*[10] * 4, 5]
 
 
 @both
@@ -172,9 +186,9 @@ def test_a_map_over_more_than_the_node_fills_batches_too(calls, is_async, run):
 
 def test_a_partitioned_fan_out_gives_its_elements_together(calls):
     """`[n] * k` over a batched node is as a map, keyed."""
-    double = doubling(calls)
+    double = doubling(calls, size=6)
     assert (numbers >> [double] * 4).run(12) == {f"double[{item}]": item * 2 for item in range(12)}
-    assert calls == [10, 2]
+    assert calls == [6, 6]
 
 
 def test_a_map_over_nothing(calls):

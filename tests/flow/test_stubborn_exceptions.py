@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.trace import StatusCode
-from tests.support.stubborn import STUBBORN
+from tests.support.stubborn import ERRORS
 
 from aetherflow.errors import AetherFlowError
 from aetherflow.flow.decorating import node
@@ -20,7 +20,7 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.testing import CapturedTelemetry
 
 Make = Callable[[], Exception]
-every_exception = pytest.mark.parametrize("make", STUBBORN, ids=lambda make: make.__name__)
+every_exception = pytest.mark.parametrize("make", ERRORS, ids=lambda make: make.__name__)
 
 
 def plain(error: Exception) -> Node[..., Any]:
@@ -104,7 +104,7 @@ def cached_async(error: Exception) -> Node[..., Any]:
 
 def batched(error: Exception) -> Node[..., Any]:
     @node(name="fail", batch=BatchPolicy(size=1))
-    def fail(xs: list[int]) -> list[int]:
+    def fail(x: list[int]) -> list[int]:
         raise error
 
     return fail
@@ -112,7 +112,7 @@ def batched(error: Exception) -> Node[..., Any]:
 
 def batched_async(error: Exception) -> Node[..., Any]:
     @node(name="fail", batch=BatchPolicy(size=1))
-    async def fail(xs: list[int]) -> list[int]:
+    async def fail(x: list[int]) -> list[int]:
         raise error
 
     return fail

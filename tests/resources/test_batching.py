@@ -233,7 +233,7 @@ def test_the_order_of_arguments_by_name_does_not_matter():
         (Given((), 1, (), {"left": calls, "right": None}), None),
         (Given((), 2, (), {"right": None, "left": calls}), None),
     ]
-    Batcher(f, size=2, max_wait=LONG).run_all(given)
+    Batcher(f, size=2, max_wait=LONG).group(waits=False).give(given, is_last=True)
     assert calls == [[1, 2]]
 
 
@@ -321,7 +321,7 @@ def test_without_retries_all_items_get_the_error():
 def test_the_traceback_of_an_error_of_many_does_not_grow():
     """An error that every caller of a batch raises leads each of them to the function, and to no other caller."""
     batcher = Batcher(lambda items: [10 // item for item in items], size=3, max_wait=LONG, retry_singly=False)
-    entries = batcher.run_all([(Given((), item, (), {}), None) for item in (1, 0, 5)])
+    entries = batcher.group(waits=False).give([(Given((), item, (), {}), None) for item in (1, 0, 5)], is_last=True)
     lengths = []
     for entry in entries:
         with pytest.raises(ZeroDivisionError) as caught:
@@ -654,7 +654,11 @@ def test_several_items_at_once(is_async):
     calls = Calls(lambda items: [10 // item for item in items])
     batcher = Batcher(calls, size=3, max_wait=LONG)
     given = [(Given((), item, (), {}), None) for item in (1, 2, 5, 10, 0)]
-    entries = asyncio.run(batcher.arun_all(given)) if is_async else batcher.run_all(given)
+    entries = (
+        asyncio.run(batcher.group(waits=False).agive(given, is_last=True))
+        if is_async
+        else batcher.group(waits=False).give(given, is_last=True)
+    )
     assert [entry.result for entry in entries[:4]] == [10, 5, 2, 1]
     assert isinstance(entries[4].error, ZeroDivisionError)
     assert calls.items == [[1, 2, 5], [10, 0], [10], [0]]
@@ -668,7 +672,7 @@ def test_several_items_at_once_join_what_waits():
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(batcher.run, 0)
         until(lambda: waiting(batcher) == 1)
-        batcher.run_all([(Given((), item, (), {}), None) for item in range(1, 4)])
+        batcher.group(waits=False).give([(Given((), item, (), {}), None) for item in range(1, 4)], is_last=True)
         assert first.result() == 0
     assert calls.items == [[0, 1, 2], [3]]
 

@@ -50,7 +50,8 @@ class GatheringHistory(RuleBasedStateMachine):
     @rule(owner=st.integers(0, 1), kind=st.sampled_from(["thread", "thread", "loop", "several"]))
     def enter(self, owner: int, kind: str) -> None:
         given = Given((self.owners[owner],), object(), (), {})
-        entry = Entry(given, None, self.loop if kind == "loop" else None, waits=kind != "several")
+        gate = threading.Lock() if kind == "several" else None
+        entry = Entry(given, None, self.loop if kind == "loop" else None, gate=gate)
         if self.closed:
             with pytest.raises(BatcherClosedError, match="'f' is closed"):
                 self.gathering.enter(entry)
@@ -69,19 +70,35 @@ class GatheringHistory(RuleBasedStateMachine):
             assert batch.leader is None
 
     @precondition(lambda self: not self.closed)
-    @rule(owner=st.integers(0, 1), count=st.integers(1, 6))
-    def enter_all(self, owner: int, count: int) -> None:
-        entries = [Entry(Given((self.owners[owner],), object(), (), {}), None, waits=False) for _ in range(count)]
-        left = [*self.open.pop(owner, []), *entries]
-        is_late = self.clock.monotonic() - getattr(left[0], "since", self.clock.monotonic()) >= MAX_WAIT
-        for batch in self.gathering.enter_all(entries):
-            size = len(batch.entries)
-            assert batch.leader is batch.entries[-1]
-            assert size == min(self.size, len(left)) or is_late
-            self.counts["full"] += size == self.size
-            self.begin(batch, left[:size])
-            del left[:size]
-        assert not left
+    @rule(owner=st.integers(0, 1), count=st.integers(1, 6), end=st.sampled_from(["takes", "waits", "adds"]))
+    def give(self, owner: int, count: int, end: str) -> None:
+        gate = threading.Lock()
+        entries = [Entry(Given((self.owners[owner],), object(), (), {}), None, gate=gate) for _ in range(count)]
+        waiting = self.open.pop(owner, [])
+        start = 0
+        while start < count:
+            now = self.clock.monotonic()
+            is_late = bool(waiting) and now - waiting[0].since >= MAX_WAIT
+            stop, batch = self.gathering.fill(entries, start)
+            waiting += entries[start:stop]
+            if batch is None:
+                assert stop == count
+                assert len(waiting) < self.size
+                self.open[owner] = waiting
+                waiting = []
+            else:
+                assert batch.leader is entries[stop - 1]
+                assert len(waiting) == self.size or is_late
+                self.counts["full"] += len(waiting) == self.size
+                self.begin(batch, waiting)
+                waiting = []
+            start = stop
+        if end == "takes":
+            for batch in self.gathering.take_all(entries):
+                assert batch.leader in entries
+                self.begin(batch, self.open.pop(owner))
+        elif end == "waits":
+            self.gathering.keep_time(entries)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -122,8 +139,9 @@ class GatheringHistory(RuleBasedStateMachine):
         batch, entries = data.draw(st.sampled_from(self.running))
         first = self.gathering.appoint(batch)
         assert first is next((entry for entry in entries if entry.is_helpful), None)
-        if first is not None:
-            assert self.gathering.appoint(batch, first) is not first
+        if first is not None:  # then a thread other than the one of that item, however many it gives
+            other = next((entry for entry in entries if entry.is_helpful and entry.gate is not first.gate), None)
+            assert self.gathering.appoint(batch, first) is other
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), fails=st.booleans())

@@ -213,7 +213,7 @@ def test_an_error_is_not_kept():
 
 
 def test_an_error_is_kept_where_asked():
-    """With ``cache_errors`` the same exception is raised again, without growing, until it has had its time."""
+    """With ``cache_errors`` a copy of the exception is raised each time, without growing, until it has expired."""
     clock = FakeClock()
     cache = CacheService[int](ttl=10, cache_errors=True, clock=clock.monotonic)
     with pytest.raises(ZeroDivisionError) as first:
@@ -222,7 +222,8 @@ def test_an_error_is_kept_where_asked():
     for _ in range(3):
         with pytest.raises(ZeroDivisionError) as again:
             cache.get_or_compute("a", never)
-        assert again.value is first.value
+        assert (type(again.value), again.value.args) == (ZeroDivisionError, first.value.args)
+        assert again.value is not first.value
         lengths.append(len(again.traceback))
     assert len(set(lengths)) == 1
     clock.advance(10)

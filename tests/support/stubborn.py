@@ -1,107 +1,137 @@
-"""Exceptions that refuse changes, or whose methods raise: those of some libraries, and worse."""
+"""Exceptions and results that refuse or break what others do with them; each is legal Python that libraries contain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-__all__ = ["STUBBORN"]
+__all__ = ["ERRORS", "HostileResult"]
 
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """A frozen dataclass, as some libraries raise them."""
+    """Refuses every assignment with an exception of its own."""
 
     code: int = 7
 
 
-class SlottedError(Exception):
-    """Attributes of its own, and none for anybody else."""
+@dataclass(frozen=True, slots=True)
+class FrozenWithSlotsError(Exception):
+    """Refuses every assignment, and its field is in a slot."""
 
-    __slots__ = ("code",)
-
-    def __init__(self, code: int = 7) -> None:
-        self.code = code
+    code: int = 7
 
 
 class StrictError(Exception):
-    """Every assignment is refused."""
+    """Has a ``__setattr__`` that raises."""
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{name} is read-only")
-
-
-class FixedNotesError(Exception):
-    """The notes are a tuple, so that `add_note` fails."""
-
-    def __init__(self) -> None:
-        super().__init__("fixed")
-        self.__notes__ = ("a note",)  # type: ignore[assignment]  # that is the point
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError(f"no {name}")
 
 
-class OwnAddNoteError(Exception):
-    """A method of the same name that has another meaning."""
+class SlottedError(Exception):
+    """Has attributes of its own in slots."""
 
-    def add_note(self, note: str) -> NoReturn:
-        raise RuntimeError("add_note")
-
-
-class NoDictError(Exception):
-    """The name ``__dict__`` stands for something else."""
-
-    __dict__ = property(lambda self: 1 / 0)  # type: ignore[assignment]  # that is the point
+    __slots__ = ("code",)
 
 
-class NoClassError(Exception):
-    """Reading ``__class__`` raises."""
+class BrokenDictError(Exception):
+    """Has another meaning for the name ``__dict__``."""
 
-    @property  # type: ignore[override]  # that is the point
-    def __class__(self) -> NoReturn:
-        raise RuntimeError("__class__")
-
-
-class NoTruthError(Exception):
-    """Neither true nor false."""
-
-    def __bool__(self) -> NoReturn:
-        raise RuntimeError("__bool__")
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no dict")
 
 
-class NoEqualityError(Exception):
-    """Equal to nothing, and no hash."""
+class TupleOfNotesError(Exception):
+    """Has notes that no note can be added to."""
 
-    def __eq__(self, other: object) -> NoReturn:
-        raise RuntimeError("__eq__")
-
-    __hash__ = None  # type: ignore[assignment]  # that is the point
+    __notes__ = ("a note",)
 
 
-class NoTextError(Exception):
-    """Printing it raises."""
+class NoNotesError(Exception):
+    """Raises when a note is added."""
 
-    def __str__(self) -> NoReturn:
-        raise RuntimeError("__str__")
-
-    __repr__ = __str__
+    def add_note(self, note: str, /) -> None:
+        raise RuntimeError(note)
 
 
 class FalsyError(Exception):
-    """An exception with a length, of nothing."""
+    """Is false, as an exception with no items in it."""
 
     def __len__(self) -> int:
         return 0
 
 
-class NoTracebackError(Exception):
-    """A method of the same name that has another meaning."""
+class BrokenTruthError(Exception):
+    """Raises when it is asked for its truth value."""
 
-    def with_traceback(self, tb: Any) -> NoReturn:
-        raise RuntimeError("with_traceback")
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth value")
 
 
-STUBBORN: list[Callable[[], Exception]] = [
-    FrozenError, SlottedError, StrictError, FixedNotesError, OwnAddNoteError, NoDictError, NoClassError,
-    NoTruthError, NoEqualityError, NoTextError, FalsyError, NoTracebackError,
-]  # fmt: skip
-"""Makers of one exception each."""
+class BrokenEqualityError(Exception):
+    """Raises when it is compared, and has no hash."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class BrokenClassError(Exception):
+    """Raises when it is asked for its class."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+
+class BrokenTracebackError(Exception):
+    """Raises when it is given a traceback."""
+
+    def with_traceback(self, tb: object, /) -> Any:
+        raise RuntimeError("no traceback")
+
+
+class BrokenTextError(Exception):
+    """Raises when it is printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+ERRORS: tuple[type[Exception], ...] = (
+    FrozenError,
+    FrozenWithSlotsError,
+    StrictError,
+    SlottedError,
+    BrokenDictError,
+    TupleOfNotesError,
+    NoNotesError,
+    FalsyError,
+    BrokenTruthError,
+    BrokenEqualityError,
+    BrokenClassError,
+    BrokenTracebackError,
+    BrokenTextError,
+)
+"""Classes of exceptions, each with something that it refuses; all can be created without arguments."""
+
+
+class HostileResult:
+    """A result that raises when it is asked for its class, its truth value or its equality, as a lazy proxy may."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth value")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+    __hash__ = None  # type: ignore[assignment]

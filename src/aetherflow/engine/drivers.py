@@ -21,8 +21,8 @@ from aetherflow.engine.pool import Outcome
 from aetherflow.engine.streaming import Stream, close_all
 from aetherflow.engine.together import Calls
 from aetherflow.engine.under_way import begin_apart, end_apart
-from aetherflow.resources.batching import Batcher
 from aetherflow.resources.gathering import Entry
+from aetherflow.resources.item_groups import ItemGroup
 from aetherflow.telemetry.observation import Observer
 from aetherflow.user_exceptions import is_error
 
@@ -74,8 +74,8 @@ class Driver(Protocol):
         """
         ...
 
-    async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
-        """Give items to a batcher, and wait for what becomes of them."""
+    async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
+        """Give items to a batcher, and wait for the batches that they fill; for all items if these are the last."""
         ...
 
     async def resolve(self, value: Any) -> Any:
@@ -175,9 +175,9 @@ class SyncDriver(_Opening):
         driver._streams = self._streams  # they end with the run, not with these branches
         return run_coroutine(partial(driver.side_by_side, stop_on_error=stop_on_error), work(driver), limit)
 
-    async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
-        """Give items to a batcher, and block until they are done."""
-        return run_coroutine(batcher.arun_all, calls) if batcher.is_async else batcher.run_all(calls)
+    async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
+        """Give items to a batcher, and block for the batches."""
+        return run_coroutine(group.agive, calls, is_last) if group.is_async else group.give(calls, is_last)
 
     async def resolve(self, value: Any) -> Any:
         """Return a value, awaited on a background loop if it is awaitable."""
@@ -246,9 +246,9 @@ class AsyncDriver(_Opening):
         """Walk branches as tasks of the running loop."""
         return await self.side_by_side(work(self), limit, stop_on_error=stop_on_error)
 
-    async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
-        """Give items to a batcher, and await what becomes of them."""
-        return await batcher.arun_all(calls)
+    async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
+        """Give items to a batcher, and await the batches."""
+        return await group.agive(calls, is_last)
 
     async def resolve(self, value: Any) -> Any:
         """Return a value, awaited if it is awaitable."""

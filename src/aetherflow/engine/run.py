@@ -77,7 +77,7 @@ def run_together(runs: Sequence[tuple[Plan, Slots]]) -> list[Outcome]:
         if observer.tracing:
             slots[PARTITION] = {RUN_ID: new_run_id()}
     executions = [(plan.op, slots) for plan, slots in runs if isinstance(plan.op, CallOp)]
-    return drive(observed_together(observer, executions, SyncDriver(observer).give, stop_on_error=False))
+    return drive(observed_together(observer, executions, SyncDriver(observer).give, stop_on_error=False, waits=False))
 
 
 async def run_async(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | None = None) -> Any:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from opentelemetry import trace
 
 from aetherflow.engine.graph import Kind
 from aetherflow.engine.pool import default_pool
 from aetherflow.errors import AetherFlowError, ConfigurationError
+from aetherflow.flow.owners import BoundTo, MethodPlace
 from aetherflow.resources.batching import Batcher, BatchPolicy
 from aetherflow.resources.gathering import Given, Placement
 
-__all__ = ["Batched", "NotBatchedError", "batched"]
+__all__ = ["Batched", "NotBatchedError", "batched", "with_item_annotation"]
 
 
 class NotBatchedError(AetherFlowError, AttributeError):
@@ -42,8 +43,8 @@ class Batched:
         self._name = name
         self._func = func
         self._policy = policy
-        self._place = 1 if parameters[0].name in ("self", "cls") else 0
-        self._item = parameters[self._place].name
+        self.parameters = tuple(parameters)
+        self._place = MethodPlace.of(func)
         self._made: Batcher[Any, Any] | None = None
         self._lock = threading.Lock()
 
@@ -54,13 +55,21 @@ class Batched:
 
     def given(self, /, *args: Any, **kwargs: Any) -> Given:
         """Take the arguments of a call apart."""
-        place = self._place
-        if len(args) > place:
-            return Given(args[:place], args[place], args[place + 1 :], kwargs)
-        if self._item not in kwargs:
-            raise TypeError(f"{self._name}() misses its item, the argument {self._item!r}")
+        lead: tuple[Any, ...] = ()
+        if args:
+            first = args[0]
+            if type(first) is BoundTo:
+                lead, args = (first.instance,), args[1:]
+            elif self._place is not None and self._place.is_owner(first):
+                lead, args = args[:1], args[1:]
+        if args:
+            return Given(lead, args[0], args[1:], kwargs)
+        places = self.parameters[len(lead) : len(lead) + 1]
+        item = places[0].name if places else "items"
+        if item not in kwargs:
+            raise TypeError(f"{self._name}() misses its item, the argument {item!r}")
         named = dict(kwargs)
-        return Given(args, named.pop(self._item), (), named)
+        return Given(lead, named.pop(item), (), named)
 
     def call(self, /, *args: Any, **kwargs: Any) -> Any:
         """Give the item, and wait for its result."""
@@ -107,12 +116,19 @@ def batched(
         raise ConfigurationError(f"node {name!r}: batch={policy!r}; allowed is BatchPolicy(…) or None")
     if kind in (Kind.STREAM, Kind.ASYNC_STREAM):
         raise ConfigurationError(f"node {name!r} is a generator: batch= is allowed on functions only")
-    places = [p for p in parameters if p.kind is not p.KEYWORD_ONLY and p.name not in ("self", "cls")]
-    if not places:
+    if all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters):
         raise ConfigurationError(
             f"node {name!r} has no parameter for the items: batch= is allowed on functions whose first one takes a list"
         )
     return Batched(name, func, parameters, policy)
+
+
+def with_item_annotation(parameters: tuple[inspect.Parameter, ...]) -> tuple[inspect.Parameter, ...]:
+    """Return the parameters of a batched node as its callers see them: the first takes one item instead of a list."""
+    if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        return parameters
+    items = get_args(parameters[0].annotation)
+    return (parameters[0].replace(annotation=items[0] if items else inspect.Parameter.empty), *parameters[1:])
 
 
 def _tell(placement: Placement) -> None:

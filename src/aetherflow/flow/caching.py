@@ -12,15 +12,18 @@ from opentelemetry import trace
 
 from aetherflow.engine.graph import Kind
 from aetherflow.errors import AetherFlowError, ConfigurationError
+from aetherflow.flow.owners import BoundTo, MethodPlace
 from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheResult, CacheStatistics
+from aetherflow.resources.entries import InstanceRefs
 from aetherflow.resources.markers import marker_target
 from aetherflow.resources.scoped_cache import ScopedCache
 from aetherflow.telemetry.conventions import NODE_CACHE_HIT
 from aetherflow.telemetry.retries import classify_execution
 
-__all__ = ["NodeCache", "NotCachedError", "cached", "node_cache", "sparing"]
+__all__ = ["NodeCache", "NotCachedError", "bound_call", "cached", "node_cache", "sparing"]
 
 _REMEDY: Final = "arguments that have a hash, or CachePolicy(key=…)"
+_METHOD_REMEDY: Final = '"__weakref__" in the __slots__ of its class, or CachePolicy(key=…)'
 
 
 class NotCachedError(AetherFlowError, AttributeError):
@@ -43,17 +46,19 @@ _ANY: Final = _Arbitrary()
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """How the arguments of an execution become a key.
+    """The way from the arguments of an execution to a key.
 
     Args:
         node: The node's name, for errors.
-        parameters: The function's, variadic ones left out.
+        func: The function, for errors.
+        parameters: The parameters of the function, variadic ones left out; of a bound method those after the first.
         own: The key function of the policy.
         spared: Parameters that do not count.
-        variants: All sets of those that keys of this node were made with, shared by all of them.
+        variants: All sets of spared parameters that keys of this node were made with, shared by all of them.
     """
 
     node: str
+    func: Callable[..., Any]
     parameters: Sequence[inspect.Parameter]
     own: Callable[..., Hashable] | None
     spared: frozenset[str]
@@ -68,7 +73,7 @@ class _Keys:
 
     def sparing(self, names: Collection[str]) -> _Keys:
         """Return the same with more parameters that do not count."""
-        return _Keys(self.node, self.parameters, self.own, self.spared.union(names), self.variants)
+        return replace(self, spared=self.spared.union(names))
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """Return the key.
@@ -77,42 +82,152 @@ class _Keys:
             CacheKeyError: It has no hash.
         """
         if self.own is not None:
-            key = self.own(*args, **kwargs)
-        elif self.is_plain and not kwargs and len(args) == len(self.parameters):
-            key = args
-        else:
-            key = self._bound(args, kwargs)
+            return self.own_key(args, kwargs)
+        return self.default_key(args, kwargs)
+
+    def own_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+        """Return the key that the policy's own function returns for these arguments."""
+        assert self.own is not None  # else there is no such function
+        key = self.own(*args, **kwargs)
         try:
             hash(key)
         except TypeError:
-            raise self._blamed(key, args, kwargs) from None
+            raise CacheKeyError(self.node, "what CachePolicy(key=…) gave", key, "anything that has a hash") from None
         return key
 
-    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
-        """Return the arguments in the order of the parameters, however they were given and defaults filled in."""
-        left = dict(kwargs)
-        found = []
-        taken = 0
-        for parameter in self.parameters:
-            value = left.pop(parameter.name, parameter.default)
-            if parameter.kind is not parameter.KEYWORD_ONLY and taken < len(args):
-                value = args[taken]
-                taken += 1
-            found.append(_ANY if value is parameter.empty or parameter.name in self.spared else value)
-        return (*found, args[taken:], frozenset(left.items())) if left or args[taken:] else tuple(found)
+    def default_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Hashable, ...]:
+        """Return the arguments in the order of the parameters."""
+        try:
+            if self.is_plain and not kwargs and len(args) == len(self.parameters):
+                key: tuple[Any, ...] = args
+            else:
+                key = self._bound(args, kwargs)
+            hash(key)
+        except TypeError:
+            raise self._error_of(args, kwargs) from None
+        return key
 
-    def _blamed(self, key: Hashable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CacheKeyError:
-        if self.own is not None:
-            return CacheKeyError(self.node, "what CachePolicy(key=…) gave", key, "anything that has a hash")
-        names = [parameter.name for parameter in self.parameters if parameter.kind is not parameter.KEYWORD_ONLY]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        for name, value in given.items():
-            try:
-                hash(value)
-            except TypeError:
-                if name not in self.spared:
-                    return CacheKeyError(self.node, f"argument {name!r}", value, _REMEDY)
-        return CacheKeyError(self.node, "one of its arguments", key, _REMEDY)
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the arguments in the order of the parameters, however they were given and defaults filled in."""
+        values, rest, more = self._arranged(args, kwargs)
+        bound = tuple(_ANY if value is inspect.Parameter.empty else value for value in values.values())
+        return (*bound, rest, frozenset(more.items())) if more or rest else bound
+
+    def _arranged(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]:
+        """Return the value of each parameter, further positional arguments, and further ones by name.
+
+        A parameter that does not count, or has no value, is given ``inspect.Parameter.empty``.
+        """
+        more = dict(kwargs)
+        values = {}
+        count = 0
+        for parameter in self.parameters:
+            value = more.pop(parameter.name, parameter.default)
+            if parameter.kind is not parameter.KEYWORD_ONLY and count < len(args):
+                value = args[count]
+                count += 1
+            values[parameter.name] = parameter.empty if parameter.name in self.spared else value
+        return values, args[count:], more
+
+    def _error_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CacheKeyError:
+        values, rest, more = self._arranged(args, kwargs)
+        for name, value in {**values, **more}.items():
+            if (item := _without_hash(value)) is not None:
+                return self._error(f"argument {name!r}", *item)
+        if (item := _without_hash(rest)) is not None:
+            return self._error(f"argument {_variadic_name(self.func)!r}", *item)
+        return CacheKeyError(self.node, "one of its arguments", args, _REMEDY)
+
+    def _error(self, argument: str, value: object, path: str) -> CacheKeyError:
+        return CacheKeyError(self.node, f"{argument} (item {path})" if path else argument, value, _REMEDY)
+
+
+def _without_hash(value: object) -> tuple[object, str] | None:
+    """Return the value, or the item nested in it, that has no hash, and the path to it; None if the value has one."""
+    try:
+        hash(value)
+    except TypeError:
+        if type(value) is tuple:
+            for index, item in enumerate(value):
+                if (nested := _without_hash(item)) is not None:
+                    return nested[0], f"[{index}]{nested[1]}"
+        return value, ""
+    return None
+
+
+def _variadic_name(func: Callable[..., Any]) -> str:
+    """Return the name of the parameter that takes further positional arguments, with its asterisk."""
+    parameters = inspect.signature(func).parameters.values()
+    return next((f"*{each.name}" for each in parameters if each.kind is each.VAR_POSITIONAL), "*")
+
+
+@dataclass(frozen=True, slots=True)
+class _MethodKeys:
+    """The way from the arguments of a method's execution to a key, which does not keep the instance alive.
+
+    Args:
+        keys: The same for the arguments after the instance.
+        instance: The instance.
+        refs: The weak references to all instances.
+    """
+
+    keys: _Keys
+    instance: object
+    refs: InstanceRefs
+
+    def sparing(self, names: Collection[str]) -> _MethodKeys:
+        """Return the same with more parameters that do not count."""
+        return replace(self, keys=self.keys.sparing(names))
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+        """Return the key.
+
+        Raises:
+            CacheKeyError: An argument has no hash, or the instance cannot be referenced weakly.
+        """
+        keys = self.keys
+        if keys.own is not None:
+            return keys.own_key((self.instance, *args), kwargs)
+        key = keys.default_key(args, kwargs)
+        try:
+            instance = self.refs.of(self.instance)
+        except TypeError:
+            raise CacheKeyError(
+                keys.node, "the instance of the method", self.instance, _METHOD_REMEDY, "cannot be referenced weakly"
+            ) from None
+        return (instance, *key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Methods:
+    """The keys of a function as a method.
+
+    Args:
+        keys: Those for the arguments after the instance.
+        place: The class body that the function is defined in, if it is defined in one.
+        refs: The weak references to all instances.
+    """
+
+    keys: _Keys
+    place: MethodPlace | None
+    refs: InstanceRefs
+
+    @classmethod
+    def of(cls, keys: _Keys) -> _Methods:
+        """Return those for the keys of the function itself."""
+        return cls(
+            replace(keys, parameters=keys.parameters[1:], variants=set()), MethodPlace.of(keys.func), InstanceRefs()
+        )
+
+    def sparing(self, names: Collection[str]) -> _Methods:
+        """Return the same with more parameters that do not count."""
+        return replace(self, keys=self.keys.sparing(names))
+
+    def bound(self, instance: object) -> _MethodKeys:
+        """Return the keys of calls on an instance."""
+        return _MethodKeys(self.keys, instance, self.refs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +236,8 @@ class NodeCache:
 
     _cache: ScopedCache
     _keys: _Keys
-    _bound: tuple[Any, ...] = ()
+    _methods: _Methods
+    _instance: BoundTo | None = None
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Forget the result for these arguments, those of a call; injected ones can be left out.
@@ -132,9 +248,15 @@ class NodeCache:
         Raises:
             CacheKeyError: The arguments have no hash.
         """
-        every = [self._keys.sparing(names) for names in tuple(self._keys.variants)]
-        keys = {keys.key((*self._bound, *args), kwargs) for keys in every}
-        return any([self._cache.invalidate(key) for key in keys])  # noqa: C419  # all of them, not up to the first
+        keys: _Keys | _MethodKeys = self._keys
+        methods = self._methods
+        if self._instance is not None:
+            keys = methods.bound(self._instance.instance)
+        elif methods.place is not None and args and methods.place.is_owner(args[0]):
+            keys, args = methods.bound(args[0]), args[1:]
+        variants = keys.keys.variants if isinstance(keys, _MethodKeys) else keys.variants
+        every = {keys.sparing(names).key(args, kwargs) for names in tuple(variants)}
+        return any([self._cache.invalidate(key) for key in every])  # noqa: C419  # all of them, not up to the first
 
     def clear(self) -> None:
         """Forget every result."""
@@ -150,37 +272,71 @@ class NodeCache:
 
     def bound(self, instance: object) -> NodeCache:
         """Return the cache as that of a method of an object."""
-        return replace(self, _bound=(*self._bound, instance))
+        return replace(self, _instance=BoundTo(instance))
 
 
 class _Cached:
-    """A function whose results are cached; calling it asks the cache first."""
+    """A function whose results are cached; calling it asks the cache first.
 
-    def __init__(self, call: Callable[..., Any], cache: ScopedCache, keys: _Keys) -> None:
+    Args:
+        call: The function, or what its instance is given to.
+        cache: The cache.
+        keys: The way to a key.
+        methods: The same for calls on an instance; None if this is bound to one.
+        unwraps: Whether `call` takes an instance as it is, rather than as a `BoundTo`.
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        cache: ScopedCache,
+        keys: _Keys | _MethodKeys,
+        methods: _Methods | None,
+        *,
+        unwraps: bool,
+    ) -> None:
         self.call = call
         self.cache = cache
         self.keys = keys
+        self.methods = methods
+        self.unwraps = unwraps
+        self.place = None if methods is None else methods.place
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if self.place is not None and args and self.place.is_owner(args[0]):
+            return self.bound(args[0])(*args[1:], **kwargs)
         key = self.keys.key(args, kwargs)
         return self.cache.here().get_or_compute(key, partial(self.call, *args, **kwargs))
 
     def sparing(self, names: Collection[str]) -> _Cached:
         """Return the same with parameters that do not count for the key."""
-        return type(self)(self.call, self.cache, self.keys.sparing(names))
+        methods = self.methods and self.methods.sparing(names)
+        return type(self)(self.call, self.cache, self.keys.sparing(names), methods, unwraps=self.unwraps)
+
+    def bound(self, instance: object) -> Callable[..., Any]:
+        """Return the same for calls on an instance."""
+        if self.methods is None:  # bound already, and so the instance is an argument like others
+            return partial(self, instance)
+        call = partial(self.call, instance if self.unwraps else BoundTo(instance))
+        return type(self)(call, self.cache, self.methods.bound(instance), None, unwraps=self.unwraps)
 
 
 class _CachedAsync(_Cached):
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if self.place is not None and args and self.place.is_owner(args[0]):
+            return await self.bound(args[0])(*args[1:], **kwargs)
         key = self.keys.key(args, kwargs)
         return await self.cache.here().aget_or_compute(key, partial(self.call, *args, **kwargs))
 
 
-def node_cache(name: str, kind: Kind, parameters: Sequence[inspect.Parameter], policy: CachePolicy) -> NodeCache:
+def node_cache(
+    name: str, func: Callable[..., Any], kind: Kind, parameters: Sequence[inspect.Parameter], policy: CachePolicy
+) -> NodeCache:
     """Return the cache of a node.
 
     Args:
         name: The node's name, which is the cache's.
+        func: The function.
         kind: How it gives its result.
         parameters: The function's, variadic ones left out.
         policy: What the cache is like.
@@ -196,25 +352,30 @@ def node_cache(name: str, kind: Kind, parameters: Sequence[inspect.Parameter], p
             f"node {name!r} is a generator, whose items can be taken only once: cache= is allowed on functions only"
         )
     marked = [p.name for p in parameters if marker_target(p.default, p.annotation) is not None]
-    keys = _Keys(name, parameters, policy.key, frozenset(marked))
-    return NodeCache(ScopedCache(name, policy, _tell), keys)
+    keys = _Keys(name, func, parameters, policy.key, frozenset(marked))
+    return NodeCache(ScopedCache(name, policy, _tell), keys, _Methods.of(keys))
 
 
-def cached(call: Callable[..., Any], kind: Kind, cache: NodeCache) -> Callable[..., Any]:
+def cached(call: Callable[..., Any], kind: Kind, cache: NodeCache, *, is_batched: bool) -> Callable[..., Any]:
     """Put a cache in front of a node: a result that is there needs none of its other policies.
 
     Args:
         call: The function with those policies around it.
         kind: How it gives its result.
         cache: The node's.
+        is_batched: Whether the function's calls become batches.
     """
-    return (_CachedAsync if kind is Kind.ASYNC else _Cached)(call, cache._cache, cache._keys)
+    kind_of_call = _CachedAsync if kind is Kind.ASYNC else _Cached
+    return kind_of_call(call, cache._cache, cache._keys, cache._methods, unwraps=not is_batched)
+
+
+def bound_call(call: Callable[..., Any], instance: object) -> Callable[..., Any]:
+    """Return a node's call on an instance, if its results are cached or its calls become batches."""
+    return call.bound(instance) if isinstance(call, _Cached) else partial(call, BoundTo(instance))
 
 
 def sparing(call: Callable[..., Any], names: Collection[str]) -> Callable[..., Any]:
     """Return a node's call with parameters left out of its cache's key, because they are injected."""
-    if isinstance(call, partial):  # a method's, with its object
-        return partial(sparing(call.func, names), *call.args)
     return call.sparing(names) if isinstance(call, _Cached) else call
 
 

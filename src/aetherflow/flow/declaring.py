@@ -13,8 +13,8 @@ from aetherflow.engine.awaitables import is_coroutine_function, resolving
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.engine.signatures import Signature, read_signature
 from aetherflow.errors import CompositionError, ConfigurationError
-from aetherflow.flow.batching import Batched, batched
-from aetherflow.flow.caching import NodeCache, cached, node_cache
+from aetherflow.flow.batching import Batched, batched, with_item_annotation
+from aetherflow.flow.caching import NodeCache, bound_call, cached, node_cache
 from aetherflow.flow.policies import RetryPolicy, with_policies
 from aetherflow.resources.batching import BatchPolicy
 from aetherflow.resources.caching import CachePolicy
@@ -73,15 +73,15 @@ def make_task(
         raise CompositionError(f"@node(name={name!r}): allowed is a string that is not empty")
     declared = _kind_of(func)
     signature = _signature_of(func, chosen)
-    parameters = signature.parameters if batch is None else _with_item_annotation(signature.parameters)
+    parameters = signature.parameters if batch is None else with_item_annotation(signature.parameters)
     markers = {p.name: marker_target(p.default, p.annotation) for p in parameters}
     classes = _expected_classes(chosen, expected)
     has_policies = not (retry is None and timeout is None and cache is None and batch is None)
     function = resolving(func) if has_policies and declared is Kind.SYNC else func
-    calls = _calls_of(chosen, function, declared, parameters, retry, timeout, batch, classes)
+    calls = _calls_of(chosen, function, declared, signature.parameters, retry, timeout, batch, classes)
     kept = None
     if cache is not None:
-        calls, kept = _kept(chosen, calls, parameters, cache)
+        calls, kept = _kept(chosen, func, calls, parameters, cache)
     if cache is not None or batch is not None:
         check_stays(chosen, executor)
     return Task(
@@ -141,11 +141,16 @@ def _calls_of(
 
 
 def _kept(
-    name: str, calls: _Calls, parameters: tuple[inspect.Parameter, ...], policy: CachePolicy
+    name: str,
+    func: Callable[..., Any],
+    calls: _Calls,
+    parameters: tuple[inspect.Parameter, ...],
+    policy: CachePolicy,
 ) -> tuple[_Calls, NodeCache]:
-    cache = node_cache(name, calls.kind, parameters, policy)
-    call = cached(calls.call, calls.kind, cache)
-    acall = None if calls.acall is None else cached(calls.acall, Kind.ASYNC, cache)
+    cache = node_cache(name, func, calls.kind, parameters, policy)
+    is_batched = calls.batched is not None
+    call = cached(calls.call, calls.kind, cache, is_batched=is_batched)
+    acall = None if calls.acall is None else cached(calls.acall, Kind.ASYNC, cache, is_batched=is_batched)
     return _Calls(call, calls.kind, acall, calls.batched), cache
 
 
@@ -155,15 +160,18 @@ def bound_task(task: Task, instance: object, owner: type | None) -> Task:
     def bound(call: Callable[..., Any]) -> Callable[..., Any]:
         if call is task.func:
             return cast("Callable[..., Any]", task.func.__get__(instance))
-        return functools.partial(call, instance)
+        return bound_call(call, instance) if is_wrapped else functools.partial(call, instance)
 
+    is_wrapped = task.cache is not None or task.batched is not None
+    parameters = task.parameters if task.batched is None else task.batched.parameters
+    rest = _without_owner(parameters)
     return replace(
         task,
         func=task.func.__get__(instance, owner),
         call=bound(task.call),
         acall=task.acall and bound(task.acall),
         given=task.given and bound(task.given),
-        parameters=_without_owner(task.parameters),
+        parameters=rest if task.batched is None else with_item_annotation(rest),
         cache=task.cache and task.cache.bound(instance),
     )
 
@@ -228,13 +236,3 @@ def _signature_of(func: Callable[..., Any], name: str) -> Signature:
         return read_signature(func)
     except (TypeError, ValueError) as error:
         raise CompositionError(f"@node: the parameters of {name!r} cannot be read; wrap it in a function") from error
-
-
-def _with_item_annotation(parameters: tuple[inspect.Parameter, ...]) -> tuple[inspect.Parameter, ...]:
-    """Return the parameters of a batched node as its callers see them: the first takes one item instead of a list."""
-    for index, parameter in enumerate(parameters):
-        if parameter.kind is not parameter.KEYWORD_ONLY and parameter.name not in ("self", "cls"):
-            items = get_args(parameter.annotation)
-            item = parameter.replace(annotation=items[0] if items else parameter.empty)
-            return (*parameters[:index], item, *parameters[index + 1 :])
-    return parameters

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Concatenate, Generic, Self, TypeAlias, TypeVar
 
 from opentelemetry import trace
@@ -32,6 +33,7 @@ from aetherflow.resources.gathering import (
     open_gate,
     pass_gate,
 )
+from aetherflow.resources.item_groups import ItemGroup
 from aetherflow.resources.leaving import flush_at_exit
 from aetherflow.telemetry.forks import renew_in_children
 
@@ -170,7 +172,7 @@ class Batcher(Generic[T, R]):
             batch = self._gathering.enter(entry)
             self._wait(entry, batch)
         except BaseException:
-            self._leave(entry)
+            self.leave(entry)
             raise
         return self._came(entry)
 
@@ -181,57 +183,31 @@ class Batcher(Generic[T, R]):
         try:
             batch = self._gathering.enter(entry)
             if batch.leader is entry:
-                self._begin_on(loop, batch)
-            elif loop not in batch.timers:
-                delay = max(0.0, batch.due - self._gathering.clock())
-                batch.timers[loop] = loop.call_later(delay, self._come_due, loop, batch)
+                self.begin_on(loop, batch)
+            else:
+                self.time_on(loop, batch)
             await entry.future
         except BaseException:
-            self._leave(entry)
+            self.leave(entry)
             raise
         return self._came(entry)
 
-    def run_all(self, calls: Iterable[tuple[Given, SpanContext | None]]) -> list[Entry]:
-        """Give many items at once, each with the span it comes from; blocks until all have ended.
+    def group(self, *, waits: bool = True) -> ItemGroup:
+        """Return a group of items, for a caller that gives many.
 
-        The last batch does not wait to be filled.
-
-        Returns:
-            What became of each item, in order.
+        Args:
+            waits: Whether its last batch waits to be filled by items of other callers.
         """
-        entries = [Entry(given, origin, waits=False) for given, origin in calls]
-        try:
-            for batch in self._gathering.enter_all(entries):
-                self._carry_out(batch)
-        except BaseException:
-            for entry in entries:
-                self._leave(entry)
-            raise
-        return entries
-
-    async def arun_all(self, calls: Iterable[tuple[Given, SpanContext | None]]) -> list[Entry]:
-        """Do what `run_all` does without blocking the event loop."""
-        loop = asyncio.get_running_loop()
-        entries = [Entry(given, origin, loop) for given, origin in calls]
-        try:
-            for batch in self._gathering.enter_all(entries):
-                self._begin_on(loop, batch)
-            for entry in entries:
-                await entry.future
-        except BaseException:
-            for entry in entries:
-                self._leave(entry)
-            raise
-        return entries
+        return ItemGroup(self, self._gathering, waits=waits)
 
     def flush(self) -> None:
         """Carry out what is waiting: on this thread, or on an event loop begin to."""
         loop = asyncio._get_running_loop()
         while (batch := self._gathering.take_any()) is not None:
             if loop is None:
-                self._carry_out(batch)
+                self.carry_out(batch)
             else:
-                self._begin_on(loop, batch)
+                self.begin_on(loop, batch)
 
     def close(self) -> None:
         """Take no more items, and carry out what is waiting. Closing again does nothing."""
@@ -265,24 +241,25 @@ class Batcher(Generic[T, R]):
 
     def _wait(self, entry: Entry, batch: Batch) -> None:
         """Block until the item is done; carry its batch out where that falls to this thread."""
-        gathering = self._gathering
+        gathering, gate = self._gathering, entry.gate
+        assert gate is not None  # a thread waits
         while not entry.is_done:
             is_due = batch.keeper is entry and gathering.clock() >= batch.due
             if batch.leader is entry or (is_due and gathering.take(batch, entry)):
-                self._carry_out(batch)
+                self.carry_out(batch)
             elif batch.keeper is entry and not batch.taken:
-                pass_gate(entry.gate, max(0.0, batch.due - gathering.clock()))
+                pass_gate(gate, max(0.0, batch.due - gathering.clock()))
             else:
-                pass_gate(entry.gate)
+                pass_gate(gate)
 
-    def _leave(self, entry: Entry) -> None:
+    def leave(self, entry: Entry) -> None:
         """See to it that nobody else waits in vain for a caller that has stopped waiting."""
         keeper = self._gathering.withdraw(entry)
         if keeper is not None:
             open_gate(keeper.gate)
         batch = entry.batch
         if batch is not None and batch.leader is entry and not batch.begun:
-            self._hand_over(batch, entry)
+            self.hand_over(batch, entry)
 
     def _came(self, entry: Entry) -> R:
         if self._on_item is not None:
@@ -291,20 +268,31 @@ class Batcher(Generic[T, R]):
 
     # --- beginning -----------------------------------------------------------------------------------------
 
+    def time_on(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+        """Begin a batch from the event loop that this is called on when it is due."""
+        if loop not in batch.timers:
+            delay = max(0.0, batch.due - self._gathering.clock())
+            batch.timers[loop] = loop.call_later(delay, self._come_due, loop, batch)
+
     def _come_due(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         if self._gathering.take(batch):
-            self._begin_on(loop, batch)
+            self.begin_on(loop, batch)
 
-    def _begin_on(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+    def begin_on(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         """Have a batch carried out without blocking the event loop that this is called on."""
         if self.is_async:
             task = loop.create_task(self._carrier.carry_out(batch))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._end_task, batch))
         else:
-            self._hand_over(batch)
+            self.hand_over(batch)
 
-    def _hand_over(self, batch: Batch, instead_of: Entry | None = None) -> None:
+    def _end_task(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not batch.begun:  # cancelled before its first step, as when its loop ends
+            self.hand_over(batch)
+
+    def hand_over(self, batch: Batch, instead_of: Entry | None = None) -> None:
         """Have another thread carry a batch out: one that waits for it, since others may all be waiting for more."""
         leader = self._gathering.appoint(batch, instead_of)
         if leader is not None:
@@ -322,15 +310,22 @@ class Batcher(Generic[T, R]):
 
     # --- carrying out --------------------------------------------------------------------------------------
 
-    def _carry_out(self, batch: Batch) -> None:
-        if self.is_async:
-            asyncio.run(self._carrier.carry_out(batch))
-        else:
-            _drive(self._carrier.carry_out(batch))
+    def carry_out(self, batch: Batch) -> None:
+        """Carry a batch out on this thread."""
+        work = self._carrier.carry_out(batch)
+        try:
+            if self.is_async:
+                asyncio.run(work)
+            else:
+                _drive(work)
+        except BaseException as error:
+            work.close()
+            self._carrier.interrupt(batch, error)  # if there was no event loop to begin it on
+            raise
 
     def _carry_out_apart(self, batch: Batch) -> None:
         with suppress(BaseException):  # those who wait for it have been told
-            self._carry_out(batch)
+            self.carry_out(batch)
 
     def _land(self, batch: Batch) -> None:
         """Let those go on who wait for a batch that has ended."""

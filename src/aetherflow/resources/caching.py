@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final, Generic, Literal, get_args
 
 from typing_extensions import TypeVar
@@ -25,6 +27,7 @@ from aetherflow.resources.entries import (
     Counts,
     Entries,
     Flight,
+    InstanceRef,
     Raised,
     above,
     value_of,
@@ -36,6 +39,7 @@ from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.metrics import gauges
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import emit
+from aetherflow.user_exceptions import is_error, with_traceback
 
 __all__ = [
     "CacheKeyError",
@@ -62,11 +66,12 @@ class CacheKeyError(AetherFlowError, TypeError):
         what: What it is that cannot be hashed, such as ``argument 'rows'``.
         value: The value.
         remedy: What is allowed.
+        problem: The property of the value that does not allow it.
     """
 
-    def __init__(self, cache: str, what: str, value: object, remedy: str) -> None:
+    def __init__(self, cache: str, what: str, value: object, remedy: str, problem: str = "has no hash") -> None:
         self.cache = cache
-        super().__init__(f"cache {cache!r}: {what} is a {type(value).__name__}, which has no hash; allowed: {remedy}")
+        super().__init__(f"cache {cache!r}: {what} is a {type(value).__name__}, which {problem}; allowed: {remedy}")
 
 
 class NotCacheableError(AetherFlowError, TypeError):
@@ -90,7 +95,7 @@ class CachePolicy:
         key: Called with the arguments of an execution, gives what identifies the result; by default the arguments
             themselves, without those that are injected.
         scope: ``"shared"`` for one cache, or ``"thread"`` for one a thread, which ends with it.
-        cache_errors: Whether an exception is kept and raised again like a result.
+        cache_errors: Whether an exception is kept like a result: a copy of it, without tracebacks, is raised again.
         clock: Monotonic time in seconds.
 
     Raises:
@@ -122,7 +127,8 @@ class CacheService(Generic[V]):
     Args:
         maxsize: Entries kept at most; None for the setting ``AETHER_CACHE_SIZE``.
         ttl: Seconds an entry lives, ``math.inf`` for as long as there is room; None for ``AETHER_CACHE_TTL``.
-        cache_errors: Whether an exception of a computation is kept and raised again like a result.
+        cache_errors: Whether an exception of a computation is kept like a result: a copy of it, without tracebacks, is
+            raised again.
         name: In errors, statistics and metrics; of low cardinality.
         clock: Monotonic time in seconds.
         on_request: Called with what became of each request, in the caller's context; must not raise.
@@ -151,6 +157,7 @@ class CacheService(Generic[V]):
         self.counts = Counts()
         self._lock = threading.RLock()  # reentrant, for what the garbage collector may run in between
         self._flights: dict[Hashable, Flight] = {}
+        self._gone: deque[InstanceRef] = deque()  # by finalizers, which must not wait for the lock
         self._entries = self._no_entries()
         self._series = {
             result: registry.series(names.CACHE_REQUESTS, {names.CACHE_NAME: name, names.CACHE_RESULT: result})
@@ -177,12 +184,15 @@ class CacheService(Generic[V]):
             if flight is None:
                 return self._served(kept)
             if waiter is None:
-                with self._leading(key, flight):
+                with _Leading(self, key, flight):
                     flight.value = value = self._usable(compute())
                 return value
             waiter.wait(None)
             if flight.has_landed:
-                return self._shared(flight)
+                try:
+                    return self._shared(flight)
+                finally:
+                    del flight  # leave no circle of an exception, its traceback and this frame
 
     async def aget_or_compute(self, key: Hashable, compute: Callable[[], Awaitable[V]]) -> V:
         """Do what `get_or_compute` does with an async computation, waiting without blocking the event loop.
@@ -195,12 +205,15 @@ class CacheService(Generic[V]):
             if flight is None:
                 return self._served(kept)
             if waiter is None:
-                with self._leading(key, flight):
+                with _Leading(self, key, flight):
                     flight.value = value = self._usable(await compute())
                 return value
             await waiter.wait(None)
             if flight.has_landed:
-                return self._shared(flight)
+                try:
+                    return self._shared(flight)
+                finally:
+                    del flight  # leave no circle of an exception, its traceback and this frame
 
     def get(self, key: Hashable, default: V | None = None) -> V | None:
         """Return what is kept for a key, else the default; counts as a hit or a miss."""
@@ -219,7 +232,7 @@ class CacheService(Generic[V]):
         """Keep a value; what is being computed for the same key is then not kept."""
         self._check_key(key)
         self._usable(value)
-        with self._changing():
+        with _Changing(self):
             self._flights.pop(key, None)
             self._entries.forget(key)
             self._entries[key] = value
@@ -231,13 +244,13 @@ class CacheService(Generic[V]):
             Whether something was kept.
         """
         self._check_key(key)
-        with self._changing():
+        with _Changing(self):
             self._flights.pop(key, None)
             return self._entries.forget(key)
 
     def clear(self) -> None:
         """Forget everything; what is being computed goes to those who wait and is not kept."""
-        with self._changing():
+        with _Changing(self):
             self._flights.clear()
             self._entries = self._no_entries()
 
@@ -247,11 +260,15 @@ class CacheService(Generic[V]):
         Returns:
             A frozen snapshot.
         """
-        with self._changing():
+        if self._gone:
+            self._drop_gone()
+        with _Changing(self):
             return self.counts.snapshot(self.name, self.maxsize, self.ttl, len(self._entries))
 
     def __len__(self) -> int:
-        with self._changing():
+        if self._gone:
+            self._drop_gone()
+        with _Changing(self):
             return len(self._entries)
 
     def __contains__(self, key: Hashable) -> bool:
@@ -259,12 +276,34 @@ class CacheService(Generic[V]):
         with self._lock:
             return key in self._entries
 
+    # --- instances that are gone ---------------------------------------------------------------------------
+
+    def forget_instance(self, instance: InstanceRef) -> None:
+        """Drop the entries of an instance that is gone: now if the lock is free, else with the next request.
+
+        Safe in a finalizer.
+        """
+        self._gone.append(instance)
+        lock: Any = self._lock
+        if not lock._is_owned() and lock.acquire(blocking=False):  # else its holder would find its entries changed
+            try:
+                self._drop_gone()
+            finally:
+                lock.release()
+
+    def _drop_gone(self) -> None:
+        with _Changing(self):
+            while self._gone:
+                self._entries.forget_instance(self._gone.popleft())
+
     # --- turns ---------------------------------------------------------------------------------------------
 
     def _enter(
         self, key: Hashable, kind: Callable[[float], W], loop: asyncio.AbstractEventLoop | None = None
     ) -> tuple[Any, Flight | None, W | None]:
         """Return what is kept, or the computation that the caller leads, or one that it waits for and with what."""
+        if self._gone:
+            self._drop_gone()
         with self._lock:
             kept = self._kept(key)
             if kept is not NOTHING:
@@ -291,31 +330,23 @@ class CacheService(Generic[V]):
             self.counts.coalesced += 1
         self._tell("coalesced")
         if flight.error is not None:
-            raise flight.error.with_traceback(flight.trace)  # not what others who raised it have added
+            try:
+                raise with_traceback(flight.error, flight.trace)  # not what others who raised it have added
+            finally:
+                del flight  # as above
         return flight.value  # type: ignore[no-any-return]  # as above
 
-    @contextmanager
-    def _leading(self, key: Hashable, flight: Flight) -> Iterator[None]:
-        """Compute for all who wait; one that is interrupted rather than failed leaves it to the next of them."""
-        token = above.set((*above.get(), flight))
-        try:
-            yield
-        except Exception as error:
-            flight.fail(error)
-            raise
-        finally:
-            self._land(key, flight)
-            with suppress(ValueError):  # closed in another context, which has nothing to be reset
-                above.reset(token)
-
     def _land(self, key: Hashable, flight: Flight) -> None:
-        with self._changing():
+        entry = flight.value
+        if self._cache_errors and flight.error is not None:
+            entry = Raised.of(flight.error) or NOTHING
+        with _Changing(self):
             if self._flights.get(key) is flight:  # else what it was computed from has changed since
                 del self._flights[key]
-                if flight.value is not NOTHING:
-                    self._entries[key] = flight.value
-                elif self._cache_errors and flight.error is not None:
-                    self._entries[key] = Raised(flight.error)
+                if entry is not NOTHING:
+                    self._entries[key] = entry
+        if not flight.waiters:  # then nobody asks for them: leave no circle of an exception and its frames
+            flight.error = flight.trace = None
         for waiter in flight.waiters:
             waiter.wake()
 
@@ -328,17 +359,8 @@ class CacheService(Generic[V]):
             self._check_key(key)  # only now: on a hit, no more hashes are taken than the look-up takes
             raise
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Hold the lock; entries that are dropped meanwhile end only after it is free: they may have finalizers."""
-        with self._lock:
-            entries, dropped = self._entries, self._entries.dropped
-            yield
-            entries.dropped = []
-        del entries, dropped
-
     def _no_entries(self) -> Entries:
-        return Entries(self.maxsize, self.ttl, self._clock, self.counts)
+        return Entries(self.maxsize, self.ttl, self._clock, self.counts, self)
 
     def after_fork(self) -> None:
         """Go on in a child process, which has the entries but not the threads that compute or hold the lock."""
@@ -355,7 +377,7 @@ class CacheService(Generic[V]):
             raise CacheKeyError(self.name, "the key", key, "anything that has a hash, such as a tuple") from None
 
     def _usable(self, value: V) -> V:
-        if isinstance(value, _USED_UP):
+        if _is_used_up(value):
             raise NotCacheableError(self.name, value)
         return value
 
@@ -365,7 +387,65 @@ class CacheService(Generic[V]):
             self._on_request(result)
 
 
+class _Changing:
+    """The lock of a cache; entries that are dropped while it is held end only after it is free.
+
+    They may have finalizers.
+    """
+
+    __slots__ = ("_cache", "_dropped", "_entries")
+
+    def __init__(self, cache: CacheService[Any]) -> None:
+        self._cache = cache
+
+    def __enter__(self) -> None:
+        self._cache._lock.acquire()
+        self._entries = self._cache._entries
+        self._dropped = self._entries.dropped
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._entries.dropped = []
+        self._cache._lock.release()
+        del self._entries, self._dropped
+
+
+class _Leading:
+    """A computation for all callers that wait for it; if it is interrupted rather than failed, the next one computes.
+
+    No generator: that would change the user exceptions that pass through it.
+    """
+
+    __slots__ = ("_cache", "_flight", "_key", "_token")
+
+    def __init__(self, cache: CacheService[Any], key: Hashable, flight: Flight) -> None:
+        self._cache = cache
+        self._key = key
+        self._flight = flight
+
+    def __enter__(self) -> None:
+        self._token = above.set((*above.get(), self._flight))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and is_error(error, Exception):
+                self._flight.fail(error, traceback)
+        finally:
+            self._cache._land(self._key, self._flight)
+            with suppress(ValueError):  # closed in another context, which has nothing to be reset
+                above.reset(self._token)
+
+
 _USED_UP: Final = (Iterator, AsyncIterator, Coroutine)
+
+
+def _is_used_up(value: object) -> bool:
+    """Return whether only one caller could use a value, whatever its class does when it is asked."""
+    try:
+        return isinstance(value, _USED_UP)
+    except Exception:  # noqa: BLE001  # reading ``__class__`` runs code of the value
+        return issubclass(type(value), _USED_UP)
 
 
 def _readings(cache: CacheService[Any]) -> list[gauges.Reading]:

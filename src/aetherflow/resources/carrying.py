@@ -11,13 +11,14 @@ from opentelemetry import baggage
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from aetherflow.errors import AetherFlowError
-from aetherflow.resources.gathering import Batch, Entry, Gathering
+from aetherflow.resources.gathering import Batch, BatchOutcomeError, Entry, Gathering
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observation import Observation, Site
 from aetherflow.telemetry.observer import current_observer
 from aetherflow.telemetry.retries import noted
+from aetherflow.user_exceptions import is_error
 
 __all__ = ["BatchInterruptedError", "BatchItemError", "BatchResultError", "Carrier"]
 
@@ -88,22 +89,51 @@ class Carrier:
         )
 
     async def carry_out(self, batch: Batch) -> None:
-        """Call the function and give each item what came of it; only an interruption is raised here too."""
-        batch.begun = True
+        """Call the function and record the outcome of each item; only an interruption is raised here too.
+
+        Nothing is done if somebody else has begun the batch.
+        """
+        if not self._gathering.begin(batch):
+            return
         try:
             with self._observed(batch):
                 self._measure(batch)
-                await self._call(batch)
+                try:
+                    await self._call(batch)
+                except BaseException as error:
+                    self._fail(batch, error)  # here: nothing that telemetry may raise takes its place
+                    raise
         except BaseException as error:
-            told = error if isinstance(error, Exception) else BatchInterruptedError(self._name, error)
-            told.__cause__ = None if told is error else error
-            for entry in batch.entries:
-                if not entry.is_done:
-                    entry.fail(told)
-            if told is not error:
+            self._fail(batch, error)
+            if not is_error(error, Exception):
                 raise
         finally:
+            self._release(batch)
+
+    def interrupt(self, batch: Batch, error: BaseException) -> None:
+        """Fail the items of a batch that an error kept from being begun."""
+        if self._gathering.begin(batch):
+            self._fail(batch, error)
+            self._release(batch)
+
+    def _fail(self, batch: Batch, error: BaseException) -> None:
+        """Give an error to the items of a batch that have no outcome."""
+        if not is_error(error, Exception):
+            interruption = BatchInterruptedError(self._name, error)
+            interruption.__cause__ = error
+            error = interruption
+        for entry in batch.entries:
+            if not entry.is_done:
+                entry.fail(error)
+
+    def _release(self, batch: Batch) -> None:
+        """Let the callers of a batch go on, whatever happened to it."""
+        try:
+            for entry in batch.entries:
+                if not entry.is_done:
+                    entry.fail(BatchOutcomeError(self._name))
             self._gathering.end(batch)
+        finally:
             self._land(batch)
 
     def _measure(self, batch: Batch) -> None:
@@ -123,7 +153,7 @@ class Carrier:
         except Exception as error:
             if len(entries) == 1 or not self._retry_singly:
                 raise
-            noted(error, 1, 0.0)
+            _note_retry(error)
         else:
             for entry, result in zip(entries, results, strict=True):
                 _settle(entry, result)
@@ -148,7 +178,10 @@ class Carrier:
             results = await results
         if not _is_list(results) or len(results) != len(entries):
             raise BatchResultError(self._name, len(entries), results)
-        return results
+        values = results if type(results) is list else list(results)
+        if len(values) != len(entries):  # its length and its iterator disagree
+            raise BatchResultError(self._name, len(entries), values)
+        return values
 
     def _observed(self, batch: Batch) -> Observation:
         """Return the observation of a batch: it belongs to none of its callers, and links to each."""
@@ -157,15 +190,23 @@ class Carrier:
         return current_observer().begin(self._site, {names.BATCH_SIZE: len(batch.entries)}, origins, apart)
 
 
+def _note_retry(error: BaseException) -> None:
+    try:
+        noted(error, 1, 0.0)
+    except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+        shield.caught(failure, "noting that a batch is carried out item by item")
+
+
 def _settle(entry: Entry, result: Any) -> None:
-    if isinstance(result, BaseException):
+    if issubclass(type(result), BaseException):  # isinstance() may run code of the result
         entry.fail(result)
     else:
         entry.result = result
 
 
 def _is_list(results: object) -> TypeGuard[Collection[Any]]:
-    return isinstance(results, Sized) and isinstance(results, Iterable) and not isinstance(results, _NO_LISTS)
+    kind = type(results)  # isinstance() may run code of the results
+    return issubclass(kind, Sized) and issubclass(kind, Iterable) and not issubclass(kind, _NO_LISTS)
 
 
 _NO_LISTS: Final = (str, bytes, Mapping, Set)

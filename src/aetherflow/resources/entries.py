@@ -7,14 +7,16 @@ from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
+from weakref import WeakSet, ref
 
 from cachetools import TTLCache
 
+from aetherflow.resources.error_copies import copy_of
 from aetherflow.resources.waiting import Waiter
 
-__all__ = ["NOTHING", "CacheResult", "CacheStatistics", "Counts", "Entries", "Flight", "Raised", "above", "value_of"]
-__all__ += ["would_wait_for_itself"]
+__all__ = ["NOTHING", "CacheResult", "CacheStatistics", "Counts", "Entries", "Flight", "InstanceRef", "InstanceRefs"]
+__all__ += ["Raised", "above", "value_of", "would_wait_for_itself"]
 
 CacheResult: TypeAlias = Literal["hit", "miss", "coalesced"]
 """What became of a request: it was there, was computed, or came from the computation of another caller."""
@@ -82,13 +84,101 @@ class Counts:
         return CacheStatistics(name, maxsize, ttl, entries, self.hits, self.misses, self.coalesced, self.evicted)
 
 
-class Entries(TTLCache[Hashable, Any]):
-    """The entries; what falls out lies in ``dropped`` until the lock is free, since it may have finalizers."""
+class OwnsEntries(Protocol):
+    """A cache that has entries of instances."""
 
-    def __init__(self, maxsize: int, ttl: float, clock: Callable[[], float], counts: Counts) -> None:
+    def forget_instance(self, instance: InstanceRef) -> None:
+        """Drop the entries of an instance that is gone; safe in a finalizer."""
+        ...
+
+
+class InstanceRef(ref[Any]):
+    """The weak reference to an instance that keys of its methods begin with; equal to itself alone."""
+
+    __slots__ = ("caches", "identity")
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    caches: WeakSet[OwnsEntries]
+    identity: int
+
+
+class InstanceRefs:
+    """The weak references to the instances of one method, one for each instance."""
+
+    def __init__(self) -> None:
+        self._refs: dict[int, InstanceRef] = {}
+
+    def of(self, instance: object) -> InstanceRef:
+        """Return the reference to an instance.
+
+        Raises:
+            TypeError: The instance cannot be referenced weakly.
+        """
+        identity = id(instance)
+        known = self._refs.get(identity)
+        if known is not None and known() is instance:
+            return known
+        reference = InstanceRef(instance, self._forget)
+        reference.caches, reference.identity = WeakSet(), identity
+        known = self._refs.setdefault(identity, reference)  # another thread may have been first
+        if known is not reference and known() is not instance:
+            known = self._refs[identity] = reference
+        return known
+
+    def _forget(self, reference: InstanceRef) -> None:
+        """Forget an instance that is gone; the garbage collector calls this in any thread."""
+        if self._refs.get(reference.identity) is reference:
+            self._refs.pop(reference.identity, None)
+        for cache in tuple(reference.caches):
+            cache.forget_instance(reference)
+
+
+class Entries(TTLCache[Hashable, Any]):
+    """The entries; what falls out lies in ``dropped`` until the lock is free, since it may have finalizers.
+
+    Args:
+        maxsize: The most entries.
+        ttl: Seconds that an entry lives.
+        clock: Monotonic time in seconds.
+        counts: The counts of the cache.
+        cache: The cache.
+    """
+
+    def __init__(
+        self, maxsize: int, ttl: float, clock: Callable[[], float], counts: Counts, cache: OwnsEntries
+    ) -> None:
         super().__init__(maxsize, ttl, clock)
         self.dropped: list[Any] = []
         self._counts = counts
+        self._cache = ref(cache)
+        self._by_instance: dict[InstanceRef, set[Hashable]] = {}
+
+    def __setitem__(self, key: Hashable, value: Any, *more: Any) -> None:
+        super().__setitem__(key, value, *more)
+        instance, cache = instance_of(key), self._cache()
+        if instance is not None and cache is not None:
+            self._by_instance.setdefault(instance, set()).add(key)
+            instance.caches.add(cache)
+
+    def __delitem__(self, key: Hashable, *more: Any) -> None:
+        self._unlink(key)
+        super().__delitem__(key, *more)
+
+    def _unlink(self, key: Hashable) -> None:
+        instance = instance_of(key)
+        keys = None if instance is None else self._by_instance.get(instance)
+        if instance is not None and keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self._by_instance[instance]
+
+    def forget_instance(self, instance: InstanceRef) -> None:
+        """Drop all entries of an instance."""
+        self.expire()
+        for key in tuple(self._by_instance.get(instance, ())):
+            self.forget(key)
 
     def popitem(self) -> tuple[Hashable, Any]:
         """Make room: drop what was used least recently."""
@@ -100,6 +190,8 @@ class Entries(TTLCache[Hashable, Any]):
     def expire(self, time: float | None = None) -> list[tuple[Hashable, Any]]:
         """Drop what has had its time."""
         expired = super().expire(time)
+        for key, _ in expired:
+            self._unlink(key)
         self.dropped.extend(expired)
         return expired
 
@@ -110,19 +202,40 @@ class Entries(TTLCache[Hashable, Any]):
         return found is not NOTHING
 
 
+def instance_of(key: Hashable) -> InstanceRef | None:
+    """Return the reference to the instance whose method a key belongs to; None for any other key."""
+    if type(key) is tuple and key and type(key[0]) is InstanceRef:
+        return key[0]
+    return None
+
+
 class Raised:
-    """An entry that is an exception."""
+    """An entry that is an exception: a copy that is never raised itself, so that it has no traceback.
+
+    Args:
+        error: The copy.
+    """
 
     __slots__ = ("error",)
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised | None:
+        """Return the entry for an exception; None if the exception cannot be copied."""
+        copy = copy_of(error)
+        return None if copy is None else cls(copy)
 
 
 def value_of(kept: Any) -> Any:
-    """Return what is kept, or raise it."""
+    """Return the value of an entry, or raise a new copy of its exception."""
     if type(kept) is Raised:
-        raise kept.error.with_traceback(None)  # each raise would add to the traceback of all before it
+        copy = copy_of(kept.error)  # the entry itself would hold the frames of whoever it is raised to
+        try:
+            raise kept.error if copy is None else copy
+        finally:
+            del copy  # leave no circle of the exception, its traceback and this frame
     return kept
 
 
@@ -135,12 +248,12 @@ class Flight:
         self.loop = loop
         self.waiters: list[Waiter[None]] = []
         self.value: Any = NOTHING
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.trace: TracebackType | None = None
 
-    def fail(self, error: Exception) -> None:
-        """Keep an error, and the traceback that it has now."""
-        self.error, self.trace = error, error.__traceback__
+    def fail(self, error: BaseException, trace: TracebackType | None) -> None:
+        """Record the error that ended the computation, and the traceback that it has now."""
+        self.error, self.trace = error, trace
 
     @property
     def has_landed(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,9 +19,11 @@ from opentelemetry.trace import SpanContext
 from aetherflow.errors import AetherFlowError
 from aetherflow.resources.waiting import lent_thread
 from aetherflow.telemetry.conventions import BATCH_INDEX, BATCH_SIZE, BATCH_WAIT
+from aetherflow.user_exceptions import traceback_of, with_traceback
 
 __all__ = [
     "Batch",
+    "BatchOutcomeError",
     "BatchStatistics",
     "BatcherClosedError",
     "Entry",
@@ -41,6 +43,14 @@ class BatcherClosedError(AetherFlowError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"batcher {name!r} is closed: it takes no more items")
+
+
+class BatchOutcomeError(AetherFlowError, RuntimeError):
+    """A batch ended without a result or an error for one of its items: an internal error of aetherflow."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"batcher {name!r}: the batch ended with neither a result nor an error for an item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class Entry:
         given: What the caller gave.
         origin: The span it comes from, for a link.
         loop: The event loop that the caller awaits it on; None where a thread waits.
-        waits: Whether that thread waits from now on; one that gives several items carries them out instead.
+        gate: The gate of a thread that gives several items; it waits for them only from `Gathering.keep_time` on.
     """
 
     __slots__ = (
@@ -142,9 +152,10 @@ class Entry:
         origin: SpanContext | None,
         loop: asyncio.AbstractEventLoop | None = None,
         *,
-        waits: bool = True,
+        gate: threading.Lock | None = None,
     ) -> None:
-        self.is_helpful = loop is None and waits
+        self.is_helpful = loop is None and gate is None
+        self.gate = gate
         self.given = given
         self.origin = origin
         self.loop = loop
@@ -154,7 +165,7 @@ class Entry:
         self.trace: TracebackType | None = None
         if loop is not None:
             self.future: asyncio.Future[None] = loop.create_future()
-        elif waits:
+        elif gate is None:
             self.gate = threading.Lock()
             self.gate.acquire()
 
@@ -164,19 +175,25 @@ class Entry:
         return self.result is not _NOTHING or self.error is not None
 
     def fail(self, error: BaseException) -> None:
-        """Keep an error, and the traceback that it has now."""
-        self.error, self.trace = error, error.__traceback__
+        """Record an error, and the traceback that it has now."""
+        self.error, self.trace = error, traceback_of(error)
 
     def outcome(self) -> Any:
-        """Return the result, or raise the error."""
+        """Return the result, or raise the error.
+
+        Raises:
+            BatchOutcomeError: The entry has neither.
+        """
         if self.error is not None:
-            raise self.error.with_traceback(self.trace)  # not what other callers who raised it have added
+            raise with_traceback(self.error, self.trace)  # not what other callers who raised it have added
+        if self.result is _NOTHING:
+            raise BatchOutcomeError("unknown")
         return self.result
 
 
-def open_gate(gate: threading.Lock) -> None:
+def open_gate(gate: threading.Lock | None) -> None:
     """Let whoever waits at a gate go on."""
-    if gate.locked():  # else open already: whoever waits there has yet to look
+    if gate is not None and gate.locked():  # else open already: whoever waits there has yet to look
         with suppress(RuntimeError):  # opened in between
             gate.release()
 
@@ -268,18 +285,46 @@ class Gathering:
             batch.keeper = entry
         return batch
 
-    def enter_all(self, entries: Iterable[Entry]) -> list[Batch]:
-        """Put items into batches at once, so that no others come in between; the last ones do not wait to be filled.
+    def room(self) -> int:
+        """Return how many items fill the next batch, if their other arguments are those of the open batch."""
+        with self._lock:
+            if len(self._open) != 1:
+                return self.size
+            (batch,) = self._open.values()
+            return max(1, self.size - len(batch.entries))
+
+    def fill(self, entries: Sequence[Entry], start: int) -> tuple[int, Batch | None]:
+        """Put items into batches, up to the one that begins a batch because it is full or late.
+
+        Args:
+            entries: The items.
+            start: The index of the first one.
 
         Returns:
-            The batches, which are the caller's to carry out.
+            The index of the next item, and the batch, which is the caller's to carry out; None if none begins.
         """
         with self._lock:
             now = self.clock()
-            batches = list(dict.fromkeys([self._put(entry, now) for entry in entries]))
-            for batch in batches:
-                self.take(batch, batch.entries[-1])
-            return batches
+            for index in range(start, len(entries)):
+                batch = self._put(entries[index], now)
+                if batch.taken:
+                    return index + 1, batch
+            return len(entries), None
+
+    def take_all(self, entries: Iterable[Entry]) -> list[Batch]:
+        """Have the caller carry out all batches of some items that nobody does yet, in the order of the items."""
+        with self._lock:
+            batches = {entry.batch: entry for entry in entries if entry.batch is not None and not entry.batch.taken}
+            return [batch for batch, entry in batches.items() if self.take(batch, entry)]
+
+    def keep_time(self, entries: Iterable[Entry]) -> None:
+        """Note that the thread that has given these items waits for them from now on."""
+        with self._lock:
+            for entry in entries:
+                entry.is_helpful = True
+                batch = entry.batch
+                if batch is not None and not batch.taken and batch.keeper is None:
+                    batch.keeper = entry
 
     def take(self, batch: Batch, leader: Entry | None = None) -> bool:
         """Have the caller carry a batch out, if nobody does yet."""
@@ -330,9 +375,16 @@ class Gathering:
     def appoint(self, batch: Batch, instead_of: Entry | None = None) -> Entry | None:
         """Have a thread that waits for a batch carry it out; None where there is none."""
         with self._lock:
-            others = (entry for entry in batch.entries if entry.is_helpful and entry is not instead_of)
+            gate = None if instead_of is None else instead_of.gate
+            others = (entry for entry in batch.entries if entry.is_helpful and entry.gate is not gate)
             batch.leader = next(others, None)
             return batch.leader
+
+    def begin(self, batch: Batch) -> bool:
+        """Return whether the caller carries a batch out, because nobody has begun to."""
+        with self._lock:
+            begins, batch.begun = not batch.begun, True
+            return begins
 
     def end(self, batch: Batch) -> None:
         """Count the items of a batch that has ended."""

@@ -105,7 +105,10 @@ class PoolStatistics:
 
 @dataclass(slots=True, eq=False)
 class Member(Generic[T]):
-    """An object of the pool and its present holder; ``turn`` tells one holder from the next."""
+    """An object of the pool and its present holder; ``turn`` tells one holder from the next.
+
+    One that is inherited was lent or idle when this process was forked: it is the parent's.
+    """
 
     value: T
     born: float
@@ -113,6 +116,7 @@ class Member(Generic[T]):
     turn: int = 0
     since: float = 0.0
     where: Where = ("", 0)
+    inherited: bool = False
 
 
 class Lending(Generic[T]):
@@ -131,6 +135,10 @@ class Lending(Generic[T]):
         self.clock = clock
         self._max_size = max_size
         self._capacity = capacity
+        self._inherited: dict[int, Member[T]] = {}
+        self._reset()
+
+    def _reset(self) -> None:
         self._lock = DeferringLock()
         self._rooms = 0  # taken: by members, and by those being made
         self._members: dict[int, Member[T]] = {}  # by id: objects need not be hashable
@@ -139,6 +147,17 @@ class Lending(Generic[T]):
         self._created = self._acquired = self._waits = self._timeouts = 0
         self._discarded: Counter[DiscardReason] = Counter()
         self._wait_time = 0.0
+
+    def renew(self) -> None:
+        """Start empty in a forked child: the objects, and the callers that wait for them, are the parent's.
+
+        They are referenced as long as the pool is, since a finalizer may close what the parent uses. Objects that are
+        out can be given back, and are then left alone.
+        """
+        self._inherited.update(self._members)
+        for member in self._inherited.values():
+            member.inherited = True
+        self._reset()
 
     def enter(self, waiter_type: Callable[[float], W], where: Where) -> Member[T] | W | None:
         """Get the member given back last, room to make one (None), or a place in the queue.
@@ -218,6 +237,7 @@ class Lending(Generic[T]):
                     "allowed: a different object each time"
                 )
             self._created += 1
+            self._rooms = max(self._rooms, len(self._members) + 1)  # a fork in the factory has lost this one
             member = self._members[id(value)] = Member(value, self.clock())
             return self._lend(member, where)
 
@@ -236,7 +256,7 @@ class Lending(Generic[T]):
             PoolReleaseError: It is not out.
         """
         with self._lock:
-            member = self._members.get(id(value))
+            member = self._members.get(id(value)) or self._inherited.get(id(value))
             if member is None:
                 raise PoolReleaseError(self.name, value, "is not of this pool, or no longer")
             if not member.out:
@@ -283,7 +303,7 @@ class Lending(Generic[T]):
 
     def _free_room(self) -> None:
         if not self._serve(None):
-            self._rooms -= 1
+            self._rooms = max(0, self._rooms - 1)
 
     def drop(self, member: Member[T], reason: DiscardReason, *, keep_room: bool) -> None:
         """Strike a member out; its room goes to the first in the queue, unless the caller keeps it."""
@@ -305,7 +325,7 @@ class Lending(Generic[T]):
         self._lock.later(partial(self._lose, member, turn))
 
     def _lose(self, member: Member[T], turn: int) -> None:
-        if member.out and member.turn == turn:
+        if member.out and member.turn == turn and not member.inherited:
             self._drop(member, "lost")
             self._free_room()
 

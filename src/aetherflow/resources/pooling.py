@@ -27,6 +27,7 @@ from aetherflow.resources.lending import (
 )
 from aetherflow.resources.waiting import TaskWaiter, ThreadWaiter
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.forks import renew_in_children
 from aetherflow.telemetry.metrics import gauges
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import emit
@@ -52,6 +53,9 @@ class ObjectPool(Generic[T]):
     ``with pool.lease() as item`` (or ``async with``) is the safe way; `acquire` and `release` are for code that is
     shaped otherwise. The factory, ``reset``, ``validate`` and the objects' ``close`` run in the caller's thread, for
     async callers on the event loop: keep them quick there.
+
+    A forked child starts with an empty pool, and neither lends nor closes the objects of its parent; those that the
+    forking thread holds can be released in the child, which changes nothing.
 
     As a context manager the pool closes itself, so ``providers.Resource(ObjectPool, …)`` closes it with its context
     and ``providers.Singleton(ObjectPool, …)`` keeps it for the life of the process.
@@ -110,6 +114,7 @@ class ObjectPool(Generic[T]):
         gauges.observe(names.POOL_OBJECTS, self, _objects)
         if block:
             gauges.observe(names.POOL_WAITING, self, _waiting)
+        renew_in_children(self)
 
     def acquire(self) -> T:
         """Take an object: the one released last, or a new one.
@@ -182,6 +187,10 @@ class ObjectPool(Generic[T]):
         """
         return self._lending.statistics()
 
+    def after_fork(self) -> None:
+        """Start empty in a child process, which must not use or close the objects of its parent."""
+        self._lending.renew()
+
     def __enter__(self) -> Self:
         return self
 
@@ -234,6 +243,8 @@ class ObjectPool(Generic[T]):
             raise
 
     def _return(self, member: Member[T]) -> None:
+        if member.inherited:
+            return
         try:
             reason = self._spoilt(member) or self._lending.keep(member)
         except BaseException:
@@ -263,6 +274,8 @@ class ObjectPool(Generic[T]):
 
     def _discard(self, member: Member[T], reason: DiscardReason, *, keep_room: bool = False) -> None:
         """Close an object, and only then let its room go: no more are alive than there is room for."""
+        if member.inherited:  # this process was forked meanwhile
+            return
         try:
             self._succeeds("close", _own_close, member, whatever=True)
         finally:

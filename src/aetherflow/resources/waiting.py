@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 __all__ = ["DeferringLock", "TaskWaiter", "ThreadWaiter", "Waiter", "lent_thread", "works_for"]
 
@@ -184,22 +184,34 @@ def works_for(pool: Lender) -> None:
     _here.worker = _Worker(pool)
 
 
-@contextmanager
-def lent_thread() -> Iterator[None]:
+class _LentThread:
+    """A thread of a pool while it waits. No generator: that would change the user exceptions that pass through it."""
+
+    __slots__ = ("_worker",)
+
+    def __init__(self, worker: _Worker) -> None:
+        self._worker = worker
+
+    def __enter__(self) -> None:
+        worker = self._worker
+        worker.waits += 1
+        if worker.waits == 1:  # of many coroutines that wait on one thread, only the first lends it
+            worker.pool.lend()
+
+    def __exit__(self, *exc_info: object) -> None:
+        worker = self._worker
+        worker.waits -= 1
+        if not worker.waits:
+            worker.pool.take_back()
+
+
+_NOT_OF_A_POOL: Final = nullcontext()
+
+
+def lent_thread() -> AbstractContextManager[None]:
     """While this thread waits, another may work in its place, if it is one of a pool.
 
     What is waited for may need a thread of that pool, all of which may wait like this one.
     """
     worker: _Worker | None = getattr(_here, "worker", None)
-    if worker is None:
-        yield
-        return
-    worker.waits += 1
-    if worker.waits == 1:  # of many coroutines that wait on one thread, only the first lends it
-        worker.pool.lend()
-    try:
-        yield
-    finally:
-        worker.waits -= 1
-        if not worker.waits:
-            worker.pool.take_back()
+    return _NOT_OF_A_POOL if worker is None else _LentThread(worker)

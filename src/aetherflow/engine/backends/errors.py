@@ -10,7 +10,15 @@ from typing import Any, Final
 
 from aetherflow.errors import AetherFlowError, ConfigurationError
 from aetherflow.telemetry.observation import error_type, mark_handled
-from aetherflow.user_exceptions import add_note, attributes_of, is_error, message_of, notes_of, summary_of, traceback_of
+from aetherflow.user_exceptions import (
+    add_note,
+    attributes_of,
+    is_error,
+    message_of,
+    notes_of,
+    summary_of,
+    traceback_text_of,
+)
 
 __all__ = ["NotImportableError", "NotPicklableError", "NotUnpicklableError", "RemoteError", "WorkerLostError"]
 __all__ += ["INTERRUPTIONS", "dump_error", "load_error", "unpickled"]
@@ -154,7 +162,7 @@ def dump_error(error: BaseException, worker: str) -> bytes:
     Returns:
         For :func:`load_error`; includes the parts of a :class:`RemoteError`, for an exception that cannot be rebuilt.
     """
-    note = f"traceback of {worker}:\n{traceback_of(error).rstrip()}"
+    note = f"traceback of {worker}:\n{traceback_text_of(error).rstrip()}"
     add_note(error, note)
     data: bytes | None
     try:

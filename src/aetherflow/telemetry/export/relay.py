@@ -23,7 +23,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 
 from aetherflow.telemetry import active
 from aetherflow.telemetry.active import Providers
-from aetherflow.user_exceptions import message_of, traceback_of
+from aetherflow.user_exceptions import message_of, traceback_text_of
 
 __all__ = ["Recording", "Relayed", "SpanData", "recording_in", "relay_missing_signals", "replay"]
 
@@ -55,7 +55,7 @@ class SpanData:
         kind = type(error)
         said = {
             exception_attributes.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
-            exception_attributes.EXCEPTION_STACKTRACE: traceback_of(error),
+            exception_attributes.EXCEPTION_STACKTRACE: traceback_text_of(error),
         }
         message = message_of(error)
         if message is not None:

@@ -35,12 +35,19 @@ class Batched:
         func: The function.
         parameters: Its parameters, variadic ones left out.
         policy: What the batches are like; settings are read when the first item comes.
+        expected: Exceptions of the function that are no failures.
     """
 
     def __init__(
-        self, name: str, func: Callable[..., Any], parameters: Sequence[inspect.Parameter], policy: BatchPolicy
+        self,
+        name: str,
+        func: Callable[..., Any],
+        parameters: Sequence[inspect.Parameter],
+        policy: BatchPolicy,
+        expected: tuple[type[Exception], ...] = (),
     ) -> None:
         self._name = name
+        self._expected = expected
         self._func = func
         self._policy = policy
         self.parameters = tuple(parameters)
@@ -92,12 +99,18 @@ class Batched:
                     clock=policy.clock,
                     on_item=_tell,
                     on_thread=_on_pool,
+                    expected=self._expected,
                 )
             return self._made
 
 
 def batched(
-    name: str, func: Callable[..., Any], kind: Kind, parameters: Sequence[inspect.Parameter], policy: BatchPolicy
+    name: str,
+    func: Callable[..., Any],
+    kind: Kind,
+    parameters: Sequence[inspect.Parameter],
+    policy: BatchPolicy,
+    expected: tuple[type[Exception], ...] = (),
 ) -> Batched:
     """Have a node called with one item where its function takes a list of them.
 
@@ -107,6 +120,7 @@ def batched(
         kind: How it gives its results.
         parameters: Its parameters, variadic ones left out.
         policy: What the batches are like.
+        expected: Exceptions of the function that are no failures.
 
     Raises:
         ConfigurationError: The policy does not fit the function.
@@ -120,7 +134,7 @@ def batched(
         raise ConfigurationError(
             f"node {name!r} has no parameter for the items: batch= is allowed on functions whose first one takes a list"
         )
-    return Batched(name, func, parameters, policy)
+    return Batched(name, func, parameters, policy, expected)
 
 
 def with_item_annotation(parameters: tuple[inspect.Parameter, ...]) -> tuple[inspect.Parameter, ...]:

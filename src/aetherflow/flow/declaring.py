@@ -131,7 +131,7 @@ def _calls_of(
 ) -> _Calls:
     if batch is None:
         return _Calls(*with_policies(name, func, kind, retry, timeout, expected))
-    made = batched(name, func, kind, parameters, batch)
+    made = batched(name, func, kind, parameters, batch, expected)
     given = made.given if retry is None and timeout is None else None
     acall, _ = with_policies(name, made.acall, Kind.ASYNC, retry, timeout, expected)
     if kind is Kind.ASYNC or timeout is not None:

@@ -98,6 +98,7 @@ class Batcher(Generic[T, R]):
         clock: Monotonic time in seconds.
         on_item: Called in each caller's context, once its batch has ended, with where its item was; must not raise.
         on_thread: Has a thread do some work, for async callers of a synchronous function.
+        expected: Exceptions of the function that are no failures of a batch.
 
     Raises:
         ConfigurationError: An argument has a value that is not allowed.
@@ -114,6 +115,7 @@ class Batcher(Generic[T, R]):
         clock: Callable[[], float] = time.monotonic,
         on_item: Callable[[Placement], object] | None = None,
         on_thread: Callable[[Callable[[], object]], object] | None = None,
+        expected: tuple[type[Exception], ...] = (),
     ) -> None:
         _check_limits("Batcher", size, max_wait)
         if not callable(func):
@@ -124,7 +126,7 @@ class Batcher(Generic[T, R]):
         self.max_wait = perf_config.max_batch_wait_time if max_wait is None else max_wait
         self.clock = clock
         self._gathering = Gathering(name, self.size, self.max_wait, clock)
-        self._carrier = Carrier(self._gathering, func, self._land, retry_singly=retry_singly)
+        self._carrier = Carrier(self._gathering, func, self._land, retry_singly=retry_singly, expected=expected)
         self._on_item = on_item
         self._on_thread = on_thread or _on_thread_of_loop
         self._tasks: set[asyncio.Task[None]] = set()  # a loop itself keeps its tasks only weakly

@@ -66,10 +66,17 @@ class Carrier:
         func: The function.
         retry_singly: Whether it is called again with each item alone when it raises.
         land: Lets those go on who wait for a batch that has ended.
+        expected: Exceptions of the function that are no failures.
     """
 
     def __init__(
-        self, gathering: Gathering, func: Callable[..., Any], land: Callable[[Batch], None], *, retry_singly: bool
+        self,
+        gathering: Gathering,
+        func: Callable[..., Any],
+        land: Callable[[Batch], None],
+        *,
+        retry_singly: bool,
+        expected: tuple[type[Exception], ...] = (),
     ) -> None:
         self.is_async = _is_async(func)
         self._name = name = gathering.name
@@ -86,6 +93,7 @@ class Carrier:
             {names.NODE_NAME: name, names.CODE_FUNCTION_NAME: _qualname(func)},
             label=f"a batch of {name!r}",
             is_kept=False,
+            expected=expected,
         )
 
     async def carry_out(self, batch: Batch) -> None:

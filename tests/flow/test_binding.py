@@ -17,6 +17,7 @@ from aetherflow.flow import running
 from aetherflow.flow.decorating import node
 from aetherflow.flow.node import Node
 from aetherflow.flow.policies import RetryPolicy
+from aetherflow.flow.running import NO_INPUT
 from aetherflow.resources.batching import BatchPolicy
 from aetherflow.resources.caching import CachePolicy
 from aetherflow.resources.context import BaseFlowContext
@@ -149,7 +150,7 @@ def test_a_named_flow_is_taken_by_its_name() -> None:
 # --- rule 3: the previous step's output ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("inputs", [None, {"text": "  A  "}, "  A  "])
+@pytest.mark.parametrize("inputs", [NO_INPUT, {"text": "  A  "}, "  A  "])
 def test_the_previous_output_goes_to_the_first_parameter(inputs: Any) -> None:
     """Whatever the parameter is called, and whatever inputs the run has: chained functions compose."""
     strip = node(name="strip")(lambda text="  A  ": text.strip())
@@ -796,9 +797,9 @@ def test_the_whole_mapping_is_for_the_parameter_that_nothing_fills() -> None:
             {"limit": 1},
             "each run input has a parameter",
         ),
-        (lambda: node(lambda data: data), None, "the run has no inputs; pass them as a mapping, {'data': …}"),
+        (lambda: node(lambda data: data), NO_INPUT, "the run has no inputs; pass them as a mapping, {'data': …}"),
         (lambda: node(lambda id, data: data), {"id": 1, "x": 2}, "no run input has this name"),
-        (lambda: source() >> last(lambda a, b: b), None, "`a` takes the output of `source`, which is one value"),
+        (lambda: source() >> last(lambda a, b: b), NO_INPUT, "`a` takes the output of `source`, which is one value"),
         (lambda: node(lambda text, db: db), {"text": 1}, "if a provider is to fill it, run the flow with context=…"),
     ],
 )

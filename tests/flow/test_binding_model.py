@@ -21,6 +21,7 @@ from aetherflow import Failure
 from aetherflow.errors import CompositionError, MissingInputError, UnknownInputError
 from aetherflow.flow.decorating import node
 from aetherflow.flow.node import Node
+from aetherflow.flow.running import NO_INPUT
 from aetherflow.resources.context import BaseFlowContext
 from aetherflow.telemetry import conventions
 from aetherflow.telemetry.capture import CapturedTelemetry
@@ -552,7 +553,7 @@ class Interpreter:
         return Output("missing")
 
     def has_value(self) -> bool:
-        return self.inputs is not None and not isinstance(self.inputs, Mapping)
+        return self.inputs is not NO_INPUT and not isinstance(self.inputs, Mapping)
 
     def mapping_parameter(self, function: Function) -> Parameter | None:
         positional = [each for each in positional_of(function) if not each.has_default]
@@ -633,7 +634,7 @@ def imagined_runs(flow: Step, inputs: Any, has_context: bool) -> Iterator[Interp
 # --- the properties -----------------------------------------------------------------------------------------------
 
 INPUTS_OF_RUNS = st.one_of(
-    st.none(),
+    st.just(NO_INPUT),
     st.just("value"),
     st.sets(st.sampled_from(INPUTS)).map(lambda names: {name: f"input {name}" for name in sorted(names)}),
 )
@@ -719,7 +720,7 @@ def test_the_library_binds_arguments_as_the_interpreter_does(
 ) -> None:
     """The output, executions, upstream, warnings and errors of a run are those of the documents."""
     if isinstance(inputs, str) and value_parameter(first_function(flow), has_context) is None:
-        inputs = None  # a value that no parameter takes is a ConfigurationError
+        inputs = NO_INPUT  # a value that no parameter takes is a ConfigurationError
     real = Interpreter(flow, inputs, has_context)
     output = real.evaluate(flow, {}, Entry(is_first=True))
     possible = [*islice(imagined_runs(flow, inputs, has_context), MOST_PATHS)]

@@ -14,6 +14,7 @@ from dependency_injector.wiring import Provide
 from aetherflow.errors import UnusedOutputWarning
 from aetherflow.flow.decorating import node
 from aetherflow.flow.node import Node
+from aetherflow.flow.running import NO_INPUT
 from aetherflow.resources.context import BaseFlowContext
 
 
@@ -29,7 +30,7 @@ def last(function: Callable[..., Any]) -> Node[..., Any]:
     return node(name="last")(function)
 
 
-def texts_of(flow: Node[..., Any], inputs: Any = None, context: Any = None) -> list[str]:
+def texts_of(flow: Node[..., Any], inputs: Any = NO_INPUT, context: Any = None) -> list[str]:
     """Run a flow, and return what it was warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -100,7 +101,7 @@ UNUSED: list[tuple[str, Callable[[], Node[..., Any]], Any, str]] = [
 @pytest.mark.parametrize(("flow", "context", "text"), [case[1:] for case in UNUSED], ids=[case[0] for case in UNUSED])
 def test_an_output_that_no_parameter_takes_is_warned_of(flow: Any, context: Any, text: str) -> None:
     """Whatever the step is and whatever the parameters take instead."""
-    (warning,) = texts_of(flow(), None, context)
+    (warning,) = texts_of(flow(), context=context)
     assert text in warning
 
 
@@ -111,14 +112,14 @@ def takes_b(b: Any) -> None: ...
 
 
 MEANT: list[tuple[str, Callable[[], Node[..., Any]], Any, Any]] = [
-    ("the output is taken", lambda: source() >> last(lambda value: value), None, None),
+    ("the output is taken", lambda: source() >> last(lambda value: value), NO_INPUT, None),
     ("it is taken by name", lambda: source() >> last(lambda text, source: text), {"text": 1}, None),
-    ("a keyword-only parameter takes it", lambda: source() >> last(lambda *, source: source), None, None),
-    ("there is no parameter", lambda: source() >> last(lambda: 1), None, None),
+    ("a keyword-only parameter takes it", lambda: source() >> last(lambda *, source: source), NO_INPUT, None),
+    ("there is no parameter", lambda: source() >> last(lambda: 1), NO_INPUT, None),
     ("there are keyword-only parameters only", lambda: source() >> last(lambda *, text: text), {"text": 1}, None),
-    ("there are markers only", lambda: source() >> last(lambda s=Provide["service"]: s), None, Context()),
+    ("there are markers only", lambda: source() >> last(lambda s=Provide["service"]: s), NO_INPUT, Context()),
     ("the step is annotated None", lambda: node(annotated_none) >> last(lambda text: text), {"text": 1}, None),
-    ("a branch is taken", lambda: source() >> [source("b", "b"), source("c", "c")] >> last(lambda c: c), None, None),
+    ("a branch is taken", lambda: source() >> [source("b", "b"), source("c", "c")] >> last(lambda c: c), NO_INPUT, None),
     (
         "each alternative is taken",
         lambda: (
@@ -225,7 +226,7 @@ def test_the_source_may_differ_between_runs() -> None:
     """The warning then names each source that the parameter may have."""
     choose = source("l", "choose")
     flow = choose.branch_on({"l": source("1", "service"), "r": source("2", "right")})
-    (text,) = texts_of(flow >> last(lambda service, value="default": service), None, Context())
+    (text,) = texts_of(flow >> last(lambda service, value="default": service), context=Context())
     assert "does not always use the output of `service|right`" in text
     assert "its parameter `service` takes the output of `service` or the provider `service`" in text
 

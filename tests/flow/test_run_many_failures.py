@@ -153,6 +153,16 @@ def test_a_consumer_that_closes_early_does_not_see_the_error(flow: str, ordered:
     assert received(outputs) == ([], None)
 
 
+@orders
+def test_a_source_can_be_read_on_after_an_early_close(ordered: bool) -> None:
+    """A generator is not closed by a consumer that has enough outputs."""
+    inputs = (index for index in range(100))
+    outputs: Any = same.run_many(inputs, max_workers=2, ordered=ordered)
+    next(outputs)
+    outputs.close()
+    assert next(inputs) < 99
+
+
 @flows
 @orders
 @pytest.mark.parametrize("kind", [FalseError, FrozenError, WithoutTruthError])

@@ -94,7 +94,8 @@ class _Source:
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            yield from iter(self._inputs)
+            for item in self._inputs:  # "yield from" would close a generator whose consumer closes early
+                yield item
         except Exception as error:  # noqa: BLE001  # raised after the outputs
             self.failure = error
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support.stubborn_errors import REBUILT, observed
+from tests.support.stubborn_errors import REBUILT, stubborn_spans
 
 from aetherflow import node
 from aetherflow.engine.loops import Home, off_loop, run_coroutine
@@ -89,7 +89,7 @@ def test_an_error_of_a_branch_stops_the_others(kind: Callable[[int], BaseExcepti
     assert (second.error, second.done) == (None, False)
 
 
-@observed
+@stubborn_spans
 @stubborn
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_an_error_of_a_node(kind: Callable[[int], BaseException], is_async: bool) -> None:
@@ -112,22 +112,22 @@ def test_an_error_of_a_node(kind: Callable[[int], BaseException], is_async: bool
 
 def test_an_interrupted_wait_cancels_the_coroutine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait that ends by an interruption cancels what it waits for, which runs its `finally` clauses."""
-    begun, cancelled = threading.Event(), threading.Event()
+    start, cancellation = threading.Event(), threading.Event()
 
     async def waits() -> None:
-        begun.set()
+        start.set()
         try:
             await asyncio.Event().wait()
         finally:
-            cancelled.set()
+            cancellation.set()
 
     class Interrupting:
         def __enter__(self) -> None:
-            assert begun.wait(30)
+            assert start.wait(30)
             raise KeyboardInterrupt
 
         def __exit__(self, *exc_info: object) -> None: ...
 
     monkeypatch.setattr("aetherflow.engine.loops.lent_thread", Interrupting)
     assert type(caught(lambda: run_coroutine(waits))) is KeyboardInterrupt
-    assert cancelled.is_set()
+    assert cancellation.is_set()

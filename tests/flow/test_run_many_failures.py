@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.stubborn_errors import FalseError, FrozenError, WithoutTruthError, observed
+from tests.support.stubborn_errors import FalseError, FrozenError, WithoutTruthError, stubborn_spans
 
 from aetherflow import BatchPolicy, Node, node
 
@@ -61,8 +61,8 @@ def test_outputs_come_before_the_error_of_the_source(flow: str, ordered: bool, p
     """With fewer inputs than workers, or than a batch holds, all of them give outputs; then the error is raised."""
     error = LookupError("broken")
     outputs = FLOWS[flow].run_many(source(length, error), ordered=ordered, progress=progress)
-    items, raised = received(outputs)
-    assert (sorted(items), raised) == (list(range(length)), error)
+    items, failure = received(outputs)
+    assert (sorted(items), failure) == (list(range(length)), error)
     assert items == sorted(items) or not ordered
 
 
@@ -87,9 +87,9 @@ def test_the_outputs_are_those_of_the_inputs_before_the_failure(
             yield index
 
     is_broken = fails_at is not None and fails_at < length
-    items, raised = received(FLOWS[flow].run_many(inputs(), max_workers=workers, ordered=ordered))
+    items, failure = received(FLOWS[flow].run_many(inputs(), max_workers=workers, ordered=ordered))
     assert (items if ordered else sorted(items)) == list(range(fails_at if is_broken else length))
-    assert raised is (error if is_broken else None)
+    assert failure is (error if is_broken else None)
 
 
 @pytest.mark.parametrize("flow", ["one by one", "after a batch", "before a batch"])
@@ -102,10 +102,10 @@ def test_a_run_that_fails_comes_before_the_source_and_notes_its_error(flow: str,
         raise KeyError(x)
 
     failing = {"one by one": fails, "after a batch": batched_soon >> fails, "before a batch": fails >> batched_soon}
-    items, raised = received(failing[flow].run_many(source(1, LookupError("broken")), ordered=ordered))
-    assert (items, type(raised)) == ([], KeyError)
-    assert raised is not None
-    assert SOURCE_FAILED in raised.__notes__
+    items, failure = received(failing[flow].run_many(source(1, LookupError("broken")), ordered=ordered))
+    assert (items, type(failure)) == ([], KeyError)
+    assert failure is not None
+    assert SOURCE_FAILED in failure.__notes__
 
 
 def test_a_failing_batch_notes_the_error_of_the_source() -> None:
@@ -115,32 +115,32 @@ def test_a_failing_batch_notes_the_error_of_the_source() -> None:
     def fails(xs: list[int]) -> list[int]:
         raise KeyError(len(xs))
 
-    _, raised = received(fails.run_many(source(2, LookupError("broken"))))
-    assert raised is not None
-    assert SOURCE_FAILED in raised.__notes__
+    _, failure = received(fails.run_many(source(2, LookupError("broken"))))
+    assert failure is not None
+    assert SOURCE_FAILED in failure.__notes__
 
 
 @orders
 def test_an_interruption_in_the_source_is_raised_immediately(ordered: bool) -> None:
     """`KeyboardInterrupt` does not wait for the consumer, only for the runs that have begun."""
-    begun, released, ended = threading.Event(), threading.Event(), threading.Event()
+    start, release, end = threading.Event(), threading.Event(), threading.Event()
 
     @node
     def waits(x: int) -> int:
-        begun.set()
-        assert released.wait(30)
-        ended.set()
+        start.set()
+        assert release.wait(30)
+        end.set()
         return x
 
     def interrupted() -> Iterator[int]:
         yield 1
-        assert begun.wait(30)
-        released.set()
+        assert start.wait(30)
+        release.set()
         raise KeyboardInterrupt
 
-    items, raised = received(waits.run_many(interrupted(), max_workers=2, ordered=ordered))
-    assert (items, type(raised)) == ([], KeyboardInterrupt)
-    assert ended.is_set()
+    items, failure = received(waits.run_many(interrupted(), max_workers=2, ordered=ordered))
+    assert (items, type(failure)) == ([], KeyboardInterrupt)
+    assert end.is_set()
 
 
 @flows
@@ -171,12 +171,12 @@ def test_a_stubborn_error_of_the_source_arrives_as_itself(
 ) -> None:
     """An exception that is false, or refuses changes, is neither lost nor replaced."""
     error = kind(7)
-    items, raised = received(FLOWS[flow].run_many(source(2, error), ordered=ordered))
+    items, failure = received(FLOWS[flow].run_many(source(2, error), ordered=ordered))
     assert sorted(items) == [0, 1]
-    assert raised is error
+    assert failure is error
 
 
-@observed
+@stubborn_spans
 @orders
 @pytest.mark.parametrize("kind", [FalseError, FrozenError, WithoutTruthError])
 def test_a_stubborn_error_of_a_run_arrives_as_itself(ordered: bool, kind: Callable[[int], BaseException]) -> None:
@@ -187,8 +187,8 @@ def test_a_stubborn_error_of_a_run_arrives_as_itself(ordered: bool, kind: Callab
     def fails(x: int) -> int:
         raise error
 
-    _, raised = received(fails.run_many(source(1, LookupError("broken")), ordered=ordered))
-    assert raised is error
+    _, failure = received(fails.run_many(source(1, LookupError("broken")), ordered=ordered))
+    assert failure is error
 
 
 @flows
@@ -202,6 +202,6 @@ def test_a_stop_within_a_source_is_an_error_or_its_end(flow: str) -> None:
         def __next__(self) -> int:
             return next(self.items)
 
-    items, raised = received(FLOWS[flow].run_many(source(2, StopIteration())))
-    assert (items, type(raised)) == ([0, 1], RuntimeError)
+    items, failure = received(FLOWS[flow].run_many(source(2, StopIteration())))
+    assert (items, type(failure)) == ([0, 1], RuntimeError)
     assert received(FLOWS[flow].run_many(Two())) == ([0, 1], None)

@@ -235,5 +235,5 @@ def _are_observed() -> bool:
     return True
 
 
-observed = pytest.mark.skipif(not _are_observed(), reason="observations still add notes to frozen exceptions")
+stubborn_spans = pytest.mark.skipif(not _are_observed(), reason="observations still add notes to frozen exceptions")
 """For tests whose exceptions pass through an observation."""

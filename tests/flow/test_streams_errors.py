@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.trace import StatusCode
-from tests.support.stubborn_errors import FalseError, FrozenError, WithoutClassError, WithoutTruthError, observed
+from tests.support.stubborn_errors import FalseError, FrozenError, WithoutClassError, WithoutTruthError, stubborn_spans
 
 from aetherflow import Node, node
 from aetherflow.telemetry import conventions as names
@@ -26,11 +26,13 @@ PLAIN: dict[str, Callable[[], BaseException]] = {
     "SystemExit": lambda: SystemExit("broken"),
 }
 STUBBORN: dict[str, Callable[[], BaseException]] = {
-    kind.__name__: lambda kind=kind: kind(7)  # type: ignore[misc]  # the type of a default is not inferred
+    kind.__name__: lambda kind=kind: kind(7)  # type: ignore[misc]  # a default has no inferred type
     for kind in (FrozenError, FalseError, WithoutTruthError, WithoutClassError)
 }
 INTERRUPTIONS = ("CancelledError", "KeyboardInterrupt", "SystemExit")
-errors = pytest.mark.parametrize("raised", [*PLAIN, *(pytest.param(name, marks=observed) for name in STUBBORN)])
+errors = pytest.mark.parametrize(
+    "exception", [*PLAIN, *(pytest.param(name, marks=stubborn_spans) for name in STUBBORN)]
+)
 awaiting = pytest.mark.parametrize("awaited", [False, True], ids=["stream", "astream"])
 ITEMS = 5
 
@@ -59,9 +61,9 @@ class AsyncCounter(Counter):
         return next(self)
 
 
-def source(kind: str, raised: str) -> Flow:
+def source(kind: str, exception: str) -> Flow:
     """Return a node that yields some items and then raises an exception."""
-    make = (PLAIN | STUBBORN)[raised]
+    make = (PLAIN | STUBBORN)[exception]
 
     @node(name="source")
     def counting() -> Iterator[int]:
@@ -96,16 +98,16 @@ def same(batch: list[int]) -> list[int]:
 
 
 SHAPES: dict[str, Callable[[str], Flow]] = {
-    "sync": lambda raised: source("sync", raised),
-    "async": lambda raised: source("async", raised),
-    "sync-sync": lambda raised: source("sync", raised) >> stage("sync"),
-    "sync-async": lambda raised: source("sync", raised) >> stage("async"),
-    "async-sync": lambda raised: source("async", raised) >> stage("sync"),
-    "async-async": lambda raised: source("async", raised) >> stage("async"),
-    "sync-chunked": lambda raised: source("sync", raised).chunked(1),
-    "async-chunked": lambda raised: source("async", raised).chunked(1),
-    "sync-batches": lambda raised: source("sync", raised).map_batches(same, 1),
-    "async-batches": lambda raised: source("async", raised).map_batches(same, 1),
+    "sync": lambda exception: source("sync", exception),
+    "async": lambda exception: source("async", exception),
+    "sync-sync": lambda exception: source("sync", exception) >> stage("sync"),
+    "sync-async": lambda exception: source("sync", exception) >> stage("async"),
+    "async-sync": lambda exception: source("async", exception) >> stage("sync"),
+    "async-async": lambda exception: source("async", exception) >> stage("async"),
+    "sync-chunked": lambda exception: source("sync", exception).chunked(1),
+    "async-chunked": lambda exception: source("async", exception).chunked(1),
+    "sync-batches": lambda exception: source("sync", exception).map_batches(same, 1),
+    "async-batches": lambda exception: source("async", exception).map_batches(same, 1),
 }
 shapes = pytest.mark.parametrize("shape", SHAPES)
 
@@ -151,12 +153,12 @@ def ends(captured: CapturedTelemetry) -> list[tuple[object, ...]]:
 @shapes
 @awaiting
 @errors
-def test_a_buffer_changes_neither_the_error_nor_the_spans(shape: str, awaited: bool, raised: str) -> None:
+def test_a_buffer_changes_neither_the_error_nor_the_spans(shape: str, awaited: bool, exception: str) -> None:
     """The same items arrive, the same exception follows them, and the spans have the same status and error type."""
     results = []
     for buffer in (None, 1, 10):
         with CapturedTelemetry() as captured:
-            items, error = pulled(SHAPES[shape](raised), buffer, awaited=awaited)
+            items, error = pulled(SHAPES[shape](exception), buffer, awaited=awaited)
         results.append((items, summary(error), ends(captured)))
     assert results[0][1] != (type(None), "")
     assert len(results[0][0]) == ITEMS
@@ -169,25 +171,25 @@ def test_a_buffer_changes_neither_the_error_nor_the_spans(shape: str, awaited: b
 @pytest.mark.parametrize("buffer", [None, 2])
 @errors
 def test_an_error_in_the_middle_ends_no_span_as_a_success(
-    shape: str, awaited: bool, buffer: int | None, raised: str
+    shape: str, awaited: bool, buffer: int | None, exception: str
 ) -> None:
     """The span of the stage that failed has the exception; an interruption is a cancellation."""
     with CapturedTelemetry() as captured:
-        pulled(SHAPES[shape](raised), buffer, awaited=awaited)
+        pulled(SHAPES[shape](exception), buffer, awaited=awaited)
     for span in captured.spans:
         if span.name != "batch":
             results = {span.attributes.get(key) for key in (names.NODE_RESULT, names.RUN_RESULT)} - {None}
-            assert results == {"cancellation" if raised in INTERRUPTIONS else "failure"}, span.name
+            assert results == {"cancellation" if exception in INTERRUPTIONS else "failure"}, span.name
             is_error = span.status.status_code is StatusCode.ERROR
-            assert is_error is (raised not in INTERRUPTIONS), span.name
+            assert is_error is (exception not in INTERRUPTIONS), span.name
 
 
 @pytest.mark.parametrize("buffer", [None, 2])
-@pytest.mark.parametrize("raised", ["StopAsyncIteration", "GeneratorExit", "CancelledError", "KeyboardInterrupt"])
-def test_synchronous_code_gets_what_a_generator_raises(buffer: int | None, raised: str) -> None:
+@pytest.mark.parametrize("exception", ["StopAsyncIteration", "GeneratorExit", "CancelledError", "KeyboardInterrupt"])
+def test_synchronous_code_gets_what_a_generator_raises(buffer: int | None, exception: str) -> None:
     """As with a plain generator, the exception arrives as it was raised."""
-    items, error = pulled(source("sync", raised), buffer, awaited=False)
-    assert (items, summary(error)) == (list(range(ITEMS)), summary(PLAIN[raised]()))
+    items, error = pulled(source("sync", exception), buffer, awaited=False)
+    assert (items, summary(error)) == (list(range(ITEMS)), summary(PLAIN[exception]()))
 
 
 @pytest.mark.parametrize("buffer", [None, 2])
@@ -202,25 +204,25 @@ def test_asynchronous_code_does_not_take_an_error_for_the_end(buffer: int | None
 
 @awaiting
 @pytest.mark.parametrize("buffer", [None, 2])
-@pytest.mark.parametrize("raised", ["StopAsyncIteration", "GeneratorExit", "LookupError", "CancelledError"])
+@pytest.mark.parametrize("exception", ["StopAsyncIteration", "GeneratorExit", "LookupError", "CancelledError"])
 @pytest.mark.parametrize("counter", [Counter, AsyncCounter])
 def test_an_iterator_that_is_no_generator_fails_alike(
-    counter: type[Counter], awaited: bool, buffer: int | None, raised: str
+    counter: type[Counter], awaited: bool, buffer: int | None, exception: str
 ) -> None:
     """What its `__next__` raises follows the items, except the exception that ends such an iterator."""
 
     @node(name="source")
     def counting() -> Any:
-        return counter(PLAIN[raised]())
+        return counter(PLAIN[exception]())
 
     items, error = pulled(counting, buffer, awaited=awaited)
     assert items == list(range(ITEMS))
-    if raised == "StopAsyncIteration" and counter is AsyncCounter:
+    if exception == "StopAsyncIteration" and counter is AsyncCounter:
         assert error is None
-    elif raised == "StopAsyncIteration" and awaited:
+    elif exception == "StopAsyncIteration" and awaited:
         assert type(error) is RuntimeError
     else:
-        assert summary(error) == summary(PLAIN[raised]())
+        assert summary(error) == summary(PLAIN[exception]())
 
 
 class Never:

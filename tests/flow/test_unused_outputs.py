@@ -119,7 +119,12 @@ MEANT: list[tuple[str, Callable[[], Node[..., Any]], Any, Any]] = [
     ("there are keyword-only parameters only", lambda: source() >> last(lambda *, text: text), {"text": 1}, None),
     ("there are markers only", lambda: source() >> last(lambda s=Provide["service"]: s), NO_INPUT, Context()),
     ("the step is annotated None", lambda: node(annotated_none) >> last(lambda text: text), {"text": 1}, None),
-    ("a branch is taken", lambda: source() >> [source("b", "b"), source("c", "c")] >> last(lambda c: c), NO_INPUT, None),
+    (
+        "a branch is taken",
+        lambda: source() >> [source("b", "b"), source("c", "c")] >> last(lambda c: c),
+        NO_INPUT,
+        None,
+    ),
     (
         "each alternative is taken",
         lambda: (

@@ -229,11 +229,11 @@ REPLACED = [
 
 def _are_observed() -> bool:
     try:
-        Observation(Site("probe", NODE_DURATION, {}, {}, label="a probe")).blame(FrozenError(1))
+        Observation(Site("probe", NODE_DURATION, {}, {}, label="a probe", is_kept=False)).blame(FrozenError(1))
     except AttributeError:
         return False
     return True
 
 
-observed = pytest.mark.skipif(not _are_observed(), reason="observations still add notes to frozen exceptions")
+stubborn_spans = pytest.mark.skipif(not _are_observed(), reason="observations still add notes to frozen exceptions")
 """For tests whose exceptions pass through an observation."""

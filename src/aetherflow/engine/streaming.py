@@ -177,9 +177,9 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         except StopAsyncIteration:
             await self._end(None, awaiting=True)
             raise
-        except LeakedStop as leaked:
-            await self._end(leaked.error, awaiting=True)
-            raise leaked.visible() from leaked.error
+        except LeakedStop as stop:
+            await self._end(stop.error, awaiting=True)
+            raise stop.visible() from stop.error
         except BaseException as error:
             if is_error(error, GeneratorExit) and not _is_awaited(sys._getframe()):
                 self._pause()

@@ -94,7 +94,9 @@ class _Source:
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            yield from iter(self._inputs)
+            # "yield from" would close the generator of a caller that closes early.
+            for item in self._inputs:  # noqa: UP028  # as above
+                yield item
         except Exception as error:  # noqa: BLE001  # raised after the outputs
             self.failure = error
 

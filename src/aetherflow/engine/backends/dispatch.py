@@ -191,8 +191,8 @@ class Submission:
             else:
                 assert report.value is not None  # a report has one of both
                 value = unpickled(partial(pickle.loads, report.value), node, "the result")
-        except BaseException as raised:  # noqa: BLE001  # raised below, once the spans have it
-            error = raised
+        except BaseException as exception:  # noqa: BLE001  # raised below, once the spans have it
+            error = exception
         if error is None:
             assert report is not None  # else there is an error
             assert report.duration is not None  # as above

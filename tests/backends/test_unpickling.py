@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.trace import SpanContext, StatusCode
 from tests.backends import fragile
 from tests.backends.samples import PickyError
-from tests.support.stubborn_errors import REBUILT, REPLACED, stubborn_spans
+from tests.support.stubborn_errors import REBUILT, REPLACED
 
 from aetherflow import NotPicklableError, NotUnpicklableError, RemoteError
 from aetherflow.engine.backends import dispatch
@@ -243,7 +243,6 @@ def test_a_worker_that_fails_outside_of_the_node_reports_it():
 # --- errors ------------------------------------------------------------------------------------------------
 
 
-@stubborn_spans
 @ways
 @pytest.mark.parametrize("flow", [fragile.raises, fragile.raises_later], ids=["sync", "async"])
 @pytest.mark.parametrize("kind", REBUILT, ids=lambda kind: kind.__name__)
@@ -255,7 +254,6 @@ def test_a_stubborn_error_arrives_as_itself(how, flow, kind):
     assert failed_span(captured, "raises").attributes[names.ERROR_TYPE].endswith(kind.__name__)
 
 
-@stubborn_spans
 @ways
 @pytest.mark.parametrize("kind", REPLACED, ids=lambda kind: kind.__name__)
 def test_an_error_that_cannot_be_rebuilt_is_replaced(how, kind):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support.stubborn_errors import REBUILT, stubborn_spans
+from tests.support.stubborn_errors import REBUILT
 
 from aetherflow import node
 from aetherflow.engine.loops import Home, off_loop, run_coroutine
@@ -89,7 +89,6 @@ def test_an_error_of_a_branch_stops_the_others(kind: Callable[[int], BaseExcepti
     assert (second.error, second.done) == (None, False)
 
 
-@stubborn_spans
 @stubborn
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_an_error_of_a_node(kind: Callable[[int], BaseException], is_async: bool) -> None:

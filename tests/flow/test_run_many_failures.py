@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.stubborn_errors import FalseError, FrozenError, WithoutTruthError, stubborn_spans
+from tests.support.stubborn_errors import FalseError, FrozenError, WithoutTruthError
 
 from aetherflow import BatchPolicy, Node, node
 
@@ -176,7 +176,6 @@ def test_a_stubborn_error_of_the_source_arrives_as_itself(
     assert failure is error
 
 
-@stubborn_spans
 @orders
 @pytest.mark.parametrize("kind", [FalseError, FrozenError, WithoutTruthError])
 def test_a_stubborn_error_of_a_run_arrives_as_itself(ordered: bool, kind: Callable[[int], BaseException]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.trace import StatusCode
-from tests.support.stubborn_errors import FalseError, FrozenError, WithoutClassError, WithoutTruthError, stubborn_spans
+from tests.support.stubborn_errors import FalseError, FrozenError, WithoutClassError, WithoutTruthError
 
 from aetherflow import Node, node
 from aetherflow.telemetry import conventions as names
@@ -30,9 +30,7 @@ STUBBORN: dict[str, Callable[[], BaseException]] = {
     for kind in (FrozenError, FalseError, WithoutTruthError, WithoutClassError)
 }
 INTERRUPTIONS = ("CancelledError", "KeyboardInterrupt", "SystemExit")
-errors = pytest.mark.parametrize(
-    "exception", [*PLAIN, *(pytest.param(name, marks=stubborn_spans) for name in STUBBORN)]
-)
+errors = pytest.mark.parametrize("exception", [*PLAIN, *STUBBORN])
 awaiting = pytest.mark.parametrize("awaited", [False, True], ids=["stream", "astream"])
 ITEMS = 5
 

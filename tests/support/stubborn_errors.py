@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytest
-
-from aetherflow.telemetry.conventions import NODE_DURATION
-from aetherflow.telemetry.observation import Observation, Site
-
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
@@ -225,15 +220,3 @@ REPLACED = [
     PicklableError,
 ]
 """Classes of exceptions that another process cannot rebuild."""
-
-
-def _are_observed() -> bool:
-    try:
-        Observation(Site("probe", NODE_DURATION, {}, {}, label="a probe", is_kept=False)).blame(FrozenError(1))
-    except AttributeError:
-        return False
-    return True
-
-
-stubborn_spans = pytest.mark.skipif(not _are_observed(), reason="observations still add notes to frozen exceptions")
-"""For tests whose exceptions pass through an observation."""

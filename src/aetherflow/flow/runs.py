@@ -146,9 +146,11 @@ class Runs(Generic[T_co]):
     ) -> Iterator[T_co]:
         """Run it once for each of many inputs and yield the outputs.
 
+        If the source of the inputs raises an exception, the outputs of the inputs before it are yielded first.
+
         Args:
-            inputs: Mappings of inputs by name; anything else goes to the first node's first parameter. Taken as they
-                are needed: a bounded number is in flight, so a slow consumer slows the source.
+            inputs: Mappings of inputs by name; anything else, None included, goes to the first node's first parameter.
+                Taken as they are needed: a bounded number is in flight, so a slow consumer slows the source.
             context: A container that nodes are injected from.
             max_workers: Runs at once at most; None for as many as the pool has threads, and as fill a batch.
             ordered: Whether outputs come in the order of the inputs, or as they are ready.

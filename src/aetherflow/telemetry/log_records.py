@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
+from aetherflow.user_exceptions import message_of, traceback_text_of
 
 __all__ = ["LogEmitter"]
 
@@ -87,8 +87,8 @@ def _exception(said: object) -> dict[str, AnyValue]:
     kind = type(error)
     return {
         exception_attributes.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
-        exception_attributes.EXCEPTION_MESSAGE: str(error),
-        exception_attributes.EXCEPTION_STACKTRACE: "".join(traceback.format_exception(error)),
+        exception_attributes.EXCEPTION_MESSAGE: message_of(error) or "",
+        exception_attributes.EXCEPTION_STACKTRACE: traceback_text_of(error),
     }
 
 

@@ -80,9 +80,13 @@ class _Keys:
         Raises:
             CacheKeyError: It has no hash.
         """
-        if self.own is not None:
-            return self.own_key(args, kwargs)
-        return self.default_key(args, kwargs)
+        if self.is_plain and not kwargs and len(args) == len(self.parameters):  # without a further call
+            try:
+                hash(args)
+            except TypeError:
+                raise self._error_of(args, kwargs) from None
+            return args
+        return self.default_key(args, kwargs) if self.own is None else self.own_key(args, kwargs)
 
     def own_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """Return the key that the policy's own function returns for these arguments."""

@@ -30,7 +30,7 @@ def helper(n: int) -> int:
     return n
 
 
-def batched(*, is_async: bool = False, retry_singly: bool = True, size: int = 3) -> Any:
+def batched(*, is_async: bool = False, retry_singly: bool = True, size: int = 3, max_wait: float = 60) -> Any:
     """Return a batched node that refuses 7 and raises at 13, and executes another node once a batch."""
 
     def invert(items: list[int]) -> list[int | BatchItemError]:
@@ -43,7 +43,7 @@ def batched(*, is_async: bool = False, retry_singly: bool = True, size: int = 3)
         await asyncio.sleep(0)
         return invert(items)
 
-    policy = BatchPolicy(size=size, max_wait=60, retry_singly=retry_singly)
+    policy = BatchPolicy(size=size, max_wait=max_wait, retry_singly=retry_singly)
     return node(batch=policy, name="invert")(invert_apart if is_async else invert)
 
 
@@ -69,7 +69,7 @@ def as_tasks(flow: Any) -> None:
 @pytest.mark.parametrize("run", [together, as_tasks])
 def test_the_shape_of_a_batch(telemetry_path: TelemetryPath, is_async: bool, run: Callable[[Any], None]) -> None:
     """Items are spans of their run; each batch is a trace of its own, with what it executed, and links to its items."""
-    run(numbers.map(batched(is_async=is_async)))
+    run(numbers.map(batched(is_async=is_async, max_wait=0.001)))
     assert outline(checked(telemetry_path)) == (
         "invert batch ~ invert, invert, invert\n"
         "  helper\n"
@@ -152,7 +152,7 @@ def test_a_batch_that_failed(telemetry_path: TelemetryPath) -> None:
 
 def test_a_large_batch_counts_the_links_it_leaves_out(telemetry_path: TelemetryPath) -> None:
     """A batch links to 128 of its items at most and says how many others there are."""
-    higher.map(batched(size=200)).run(150)
+    higher.map(batched(size=200, max_wait=0.001)).run(150)
     (batch,) = named(checked(telemetry_path), "invert batch")
     assert len(batch.links) == names.MAX_LINKS
     assert batch.attributes[names.LINK_DROPPED_COUNT] == 150 - names.MAX_LINKS

@@ -79,7 +79,7 @@ class GatheringHistory(RuleBasedStateMachine):
         while start < count:
             now = self.clock.monotonic()
             is_late = bool(waiting) and now - waiting[0].since >= MAX_WAIT
-            stop, batch = self.gathering.fill(entries, start)
+            stop, batch = self.gathering.fill(entries, start, [])
             waiting += entries[start:stop]
             if batch is None:
                 assert stop == count

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import get_current
 from opentelemetry.trace import SpanContext
 
 from aetherflow.engine.execution import begun
 from aetherflow.engine.plan import CallOp, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.under_way import begin_apart, end_apart
-from aetherflow.resources.gathering import Entry, Given
+from aetherflow.resources.gathering import NOTHING, Entry, Given
 from aetherflow.resources.item_groups import ItemGroup
 from aetherflow.telemetry.observation import Observation, Observer
 
@@ -23,38 +23,8 @@ Give: TypeAlias = Callable[[ItemGroup, Calls, bool], Awaitable[Sequence[Entry]]]
 """Gives many items, each with the span it comes from; the last is whether no more follow."""
 
 
-class _Execution:
-    """An execution whose item has been given, or is about to be."""
-
-    __slots__ = ("_key", "_outcome", "_seen", "entry")
-
-    def __init__(self, observer: Observer, op: CallOp, slots: Slots, outcome: Outcome, parent: Context) -> None:
-        self._key = begin_apart(op.site)
-        self._seen = begun(observer, op, slots, parent)
-        self._outcome = outcome
-        self.entry: Entry | None = None
-
-    def call(self, op: CallOp, slots: Slots) -> tuple[Given, SpanContext | None]:
-        """Return the item, and the context of the span that it comes from."""
-        return _given(op, slots, self._seen), self._seen.context
-
-    def settle(self) -> bool:
-        """End the execution if its item is done; return whether it is."""
-        entry = self.entry
-        if entry is None or not entry.is_done:
-            return False
-        self._seen.set(entry.placement.attributes())
-        self._outcome.value, self._outcome.done = entry.result, entry.error is None
-        self.end(entry.error)
-        return True
-
-    def end(self, error: BaseException | None) -> None:
-        """End the execution with an error, or without one."""
-        self._outcome.error = error
-        try:
-            self._seen.end_apart(error)
-        finally:
-            end_apart(self._key)
+_Execution: TypeAlias = tuple[Observation, Outcome, object]
+"""An execution whose item has been given, or is about to be: its observation, its outcome and its active node."""
 
 
 async def observed_together(
@@ -78,7 +48,8 @@ async def observed_together(
     assert gather is not None  # else the node is executed like any other
     group = gather.batcher().group(waits=waits)
     outcomes = [Outcome() for _ in executions]
-    pending: list[_Execution] = []
+    pending: list[tuple[_Execution, Entry]] = []
+    added: list[_Execution] = []
     parent = get_current()
     start, is_last = 0, False
     try:
@@ -88,26 +59,46 @@ async def observed_together(
                 stop, is_last = start, True  # only those are waited for that have been given
             is_last = is_last or stop == len(executions)
             calls: Calls = []
-            added: list[_Execution] = []
-            for index in range(start, stop):
-                op, slots = executions[index]
-                execution = _Execution(observer, op, slots, outcomes[index], parent)
+            for (op, slots), outcome in zip(executions[start:stop], outcomes[start:stop], strict=True):
+                key = begin_apart(op.site)
+                seen = begun(observer, op, slots, parent)
+                execution = (seen, outcome, key)
                 try:
-                    calls.append(execution.call(op, slots))
+                    calls.append((_given(op, slots, seen), seen.context))
                 except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
-                    execution.end(error)
+                    _end(execution, error)
                 else:
                     added.append(execution)
-                    pending.append(execution)
-            for execution, entry in zip(added, await give(group, calls, is_last), strict=True):
-                execution.entry = entry
-            pending = [execution for execution in pending if not execution.settle()]
+            pending += zip(added, await give(group, calls, is_last), strict=True)
+            added = []
+            pending = [each for each in pending if not _has_settled(*each)]
             start = stop
     except BaseException as error:
-        for execution in pending:
-            execution.end(error)
+        for execution in [*(execution for execution, _ in pending), *added]:
+            _end(execution, error)
         raise
     return outcomes
+
+
+def _has_settled(execution: _Execution, entry: Entry) -> bool:
+    """End an execution if its item is done; return whether it is."""
+    error = entry.error
+    if error is None and entry.result is NOTHING:
+        return False
+    seen, outcome, _ = execution
+    seen.set(entry.placement.attributes())
+    outcome.value, outcome.done = None if error is not None else entry.result, error is None
+    _end(execution, error)
+    return True
+
+
+def _end(execution: _Execution, error: BaseException | None) -> None:
+    seen, outcome, key = execution
+    outcome.error = error
+    try:
+        seen.end_apart(error)
+    finally:
+        end_apart(key)
 
 
 def _given(op: CallOp, slots: Slots, seen: Observation) -> Given:

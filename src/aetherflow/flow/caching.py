@@ -14,7 +14,7 @@ from aetherflow.engine.graph import Kind
 from aetherflow.errors import AetherFlowError, ConfigurationError
 from aetherflow.flow.owners import BoundTo, MethodPlace
 from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheResult, CacheStatistics
-from aetherflow.resources.entries import InstanceRefs
+from aetherflow.resources.entries import InstanceRef, InstanceRefs
 from aetherflow.resources.markers import marker_target
 from aetherflow.resources.scoped_cache import ScopedCache
 from aetherflow.telemetry.conventions import NODE_CACHE_HIT
@@ -75,15 +75,19 @@ class _Keys:
         """Return the same with more parameters that do not count."""
         return replace(self, spared=self.spared.union(names))
 
-    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
-        """Return the key.
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the key; a tuple unless the policy has a function for it.
 
         Raises:
             CacheKeyError: It has no hash.
         """
-        if self.own is not None:
-            return self.own_key(args, kwargs)
-        return self.default_key(args, kwargs)
+        if self.is_plain and not kwargs and len(args) == len(self.parameters):  # without a further call
+            try:
+                hash(args)
+            except TypeError:
+                raise self._error_of(args, kwargs) from None
+            return args
+        return self.default_key(args, kwargs) if self.own is None else self.own_key(args, kwargs)
 
     def own_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """Return the key that the policy's own function returns for these arguments."""
@@ -163,7 +167,6 @@ def _variadic_name(func: Callable[..., Any]) -> str:
     return next((f"*{each.name}" for each in parameters if each.kind is each.VAR_POSITIONAL), "*")
 
 
-@dataclass(frozen=True, slots=True)
 class _MethodKeys:
     """The way from the arguments of a method's execution to a key, which does not keep the instance alive.
 
@@ -173,13 +176,17 @@ class _MethodKeys:
         refs: The weak references to all instances.
     """
 
-    keys: _Keys
-    instance: object
-    refs: InstanceRefs
+    __slots__ = ("_reference", "instance", "keys", "refs")
+
+    def __init__(self, keys: _Keys, instance: object, refs: InstanceRefs) -> None:
+        self.keys = keys
+        self.instance = instance
+        self.refs = refs
+        self._reference: InstanceRef | None = None
 
     def sparing(self, names: Collection[str]) -> _MethodKeys:
         """Return the same with more parameters that do not count."""
-        return replace(self, keys=self.keys.sparing(names))
+        return _MethodKeys(self.keys.sparing(names), self.instance, self.refs)
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """Return the key.
@@ -187,17 +194,32 @@ class _MethodKeys:
         Raises:
             CacheKeyError: An argument has no hash, or the instance cannot be referenced weakly.
         """
-        keys = self.keys
+        keys, reference = self.keys, self._reference
+        if reference is not None and keys.is_plain and not kwargs and len(args) == len(keys.parameters):
+            key = (reference, *args)
+            try:
+                hash(key)  # without a further call
+            except TypeError:
+                pass
+            else:
+                return key
         if keys.own is not None:
             return keys.own_key((self.instance, *args), kwargs)
-        key = keys.default_key(args, kwargs)
+        if reference is None:
+            reference = self._reference = self._refer()
+        return (reference, *keys.key(args, kwargs))
+
+    def _refer(self) -> InstanceRef:
         try:
-            instance = self.refs.of(self.instance)
+            return self.refs.of(self.instance)
         except TypeError:
             raise CacheKeyError(
-                keys.node, "the instance of the method", self.instance, _METHOD_REMEDY, "cannot be referenced weakly"
+                self.keys.node,
+                "the instance of the method",
+                self.instance,
+                _METHOD_REMEDY,
+                "cannot be referenced weakly",
             ) from None
-        return (instance, *key)
 
 
 @dataclass(frozen=True, slots=True)

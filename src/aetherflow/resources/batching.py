@@ -331,6 +331,7 @@ class Batcher(Generic[T, R]):
 
     def _land(self, batch: Batch) -> None:
         """Let those go on who wait for a batch that has ended."""
+        batch.ended = True
         by_loop: dict[asyncio.AbstractEventLoop, list[Entry]] = {loop: [] for loop in list(batch.timers)}
         for entry in batch.entries:
             if entry.is_helpful:

@@ -11,7 +11,7 @@ from opentelemetry import baggage
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from aetherflow.errors import AetherFlowError
-from aetherflow.resources.gathering import Batch, BatchOutcomeError, Entry, Gathering
+from aetherflow.resources.gathering import NOTHING, Batch, BatchOutcomeError, Entry, Gathering
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
 from aetherflow.telemetry.metrics.accumulators import registry
@@ -138,7 +138,7 @@ class Carrier:
         """Let the callers of a batch go on, whatever happened to it."""
         try:
             for entry in batch.entries:
-                if not entry.is_done:
+                if entry.result is NOTHING and entry.error is None:
                     entry.fail(BatchOutcomeError(self._name))
             self._gathering.end(batch)
         finally:
@@ -184,12 +184,13 @@ class Carrier:
         results: Any = self._func(*lead, [entry.given.item for entry in entries], *rest, **named)
         if self.is_async:
             results = await results
-        if not _is_list(results) or len(results) != len(entries):
+        if type(results) is not list:
+            if not _is_list(results) or len(results) != len(entries):
+                raise BatchResultError(self._name, len(entries), results)
+            results = list(results)  # whose number may still be another one
+        if len(results) != len(entries):
             raise BatchResultError(self._name, len(entries), results)
-        values = results if type(results) is list else list(results)
-        if len(values) != len(entries):  # its length and its iterator disagree
-            raise BatchResultError(self._name, len(entries), values)
-        return values
+        return results  # type: ignore[no-any-return]  # the function's own
 
     def _observed(self, batch: Batch) -> Observation:
         """Return the observation of a batch: it belongs to none of its callers, and links to each."""

@@ -22,6 +22,7 @@ from aetherflow.telemetry.conventions import BATCH_INDEX, BATCH_SIZE, BATCH_WAIT
 from aetherflow.user_exceptions import traceback_of, with_traceback
 
 __all__ = [
+    "NOTHING",
     "Batch",
     "BatchOutcomeError",
     "BatchStatistics",
@@ -34,7 +35,8 @@ __all__ = [
     "pass_gate",
 ]
 
-_NOTHING: Final = object()
+NOTHING: Final = object()
+"""The result of an item that has none."""
 
 
 class BatcherClosedError(AetherFlowError):
@@ -160,7 +162,7 @@ class Entry:
         self.origin = origin
         self.loop = loop
         self.batch: Batch | None = None
-        self.result: Any = _NOTHING
+        self.result: Any = NOTHING
         self.error: BaseException | None = None
         self.trace: TracebackType | None = None
         if loop is not None:
@@ -172,7 +174,7 @@ class Entry:
     @property
     def is_done(self) -> bool:
         """Whether there is a result or an error."""
-        return self.result is not _NOTHING or self.error is not None
+        return self.result is not NOTHING or self.error is not None
 
     def fail(self, error: BaseException) -> None:
         """Record an error, and the traceback that it has now."""
@@ -186,7 +188,7 @@ class Entry:
         """
         if self.error is not None:
             raise with_traceback(self.error, self.trace)  # not what other callers who raised it have added
-        if self.result is _NOTHING:
+        if self.result is NOTHING:
             raise BatchOutcomeError("unknown")
         return self.result
 
@@ -214,7 +216,7 @@ class Batch:
         due: When it begins at the latest.
     """
 
-    __slots__ = ("begun", "due", "entries", "given", "keeper", "key", "leader", "taken", "timers")
+    __slots__ = ("begun", "due", "ended", "entries", "given", "keeper", "key", "leader", "taken", "timers")
 
     def __init__(self, key: object, given: Given, due: float) -> None:
         self.key = key
@@ -222,7 +224,8 @@ class Batch:
         self.due = due
         self.entries: list[Entry] = []
         self.taken = False  # somebody is to carry it out,
-        self.begun = False  # and does
+        self.begun = False  # and does,
+        self.ended = False  # and has
         self.leader: Entry | None = None
         self.keeper: Entry | None = None
         self.timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
@@ -293,12 +296,13 @@ class Gathering:
             (batch,) = self._open.values()
             return max(1, self.size - len(batch.entries))
 
-    def fill(self, entries: Sequence[Entry], start: int) -> tuple[int, Batch | None]:
+    def fill(self, entries: Sequence[Entry], start: int, batches: list[Batch]) -> tuple[int, Batch | None]:
         """Put items into batches, up to the one that begins a batch because it is full or late.
 
         Args:
             entries: The items.
             start: The index of the first one.
+            batches: Takes the batches of these items; one may be in it more than once.
 
         Returns:
             The index of the next item, and the batch, which is the caller's to carry out; None if none begins.
@@ -307,6 +311,8 @@ class Gathering:
             now = self.clock()
             for index in range(start, len(entries)):
                 batch = self._put(entries[index], now)
+                if not batches or batches[-1] is not batch:
+                    batches.append(batch)
                 if batch.taken:
                     return index + 1, batch
             return len(entries), None

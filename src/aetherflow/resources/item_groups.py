@@ -62,7 +62,8 @@ class ItemGroup:
         self._waits = waits
         self._gate = threading.Lock()
         self._gate.acquire()
-        self._pending: list[Entry] = []
+        self._pending: list[Entry] = []  # since all batches have ended
+        self._batches: list[Batch] = []
 
     @property
     def is_async(self) -> bool:
@@ -90,16 +91,21 @@ class ItemGroup:
         try:
             start = 0
             while start < len(entries):
-                start, batch = self._gathering.fill(entries, start)
+                start, batch = self._gathering.fill(entries, start, self._batches)
                 if batch is not None:
                     self._carry_out(batch)
-            if is_last:
+            if is_last and self._open_batches():
                 self._finish()
         except BaseException:
             self._leave()
             raise
-        self._pending = [entry for entry in self._pending if not entry.is_done]
+        self._forget()
         return entries
+
+    def _forget(self) -> None:
+        """Forget the items if all have ended."""
+        if not self._open_batches():
+            self._pending, self._batches = [], []
 
     def _finish(self) -> None:
         """Block until all items are done; carry batches out where that falls to this thread."""
@@ -113,8 +119,7 @@ class ItemGroup:
                 pass_gate(self._gate, timeout)
 
     def _open_batches(self) -> list[Batch]:
-        entries = [entry for entry in self._pending if not entry.is_done]
-        return list(dict.fromkeys(entry.batch for entry in entries if entry.batch is not None))
+        return list(dict.fromkeys(batch for batch in self._batches if not batch.ended))
 
     def _advance(self, batches: Iterable[Batch]) -> float | None:
         """Carry out what falls to this thread.
@@ -159,7 +164,7 @@ class ItemGroup:
         try:
             start = 0
             while start < len(entries):
-                start, batch = self._gathering.fill(entries, start)
+                start, batch = self._gathering.fill(entries, start, self._batches)
                 if batch is not None:
                     await self._begin(loop, [batch])
             if is_last and not self._waits:
@@ -172,7 +177,7 @@ class ItemGroup:
         except BaseException:
             self._leave()
             raise
-        self._pending = [entry for entry in self._pending if not entry.is_done]
+        self._forget()
         return entries
 
     async def _begin(self, loop: asyncio.AbstractEventLoop, batches: Sequence[Batch]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from aetherflow.engine.pool import Outcome, default_pool, lent_thread
 from aetherflow.resources.leaving import flush_at_exit
 
-__all__ = ["Home", "drive", "off_loop", "run_coroutine", "running_loop"]
+__all__ = ["Home", "drive", "off_loop", "run_coroutine", "run_coroutine_in_context", "running_loop"]
 
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
@@ -134,6 +134,27 @@ def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: A
     if error is not None:
         raise error
     return value  # type: ignore[return-value]  # None only beside an error
+
+
+_CONTEXT_LOCAL: Final = frozenset({"_storage", "_cvar"})
+"""Names of the context variables in which dependency-injector keeps objects that are local to a context."""
+
+
+def run_coroutine_in_context(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+    """Do what `run_coroutine` does, and keep the objects local to a context that the coroutine has created.
+
+    A coroutine on another thread runs in a copy of the calling context, so that they would be lost.
+    """
+    context = copy_context()
+
+    async def in_copy() -> T:
+        return await asyncio.get_running_loop().create_task(function(*arguments), context=context)
+
+    value = run_coroutine(in_copy)
+    for variable, local in context.items():
+        if variable.name in _CONTEXT_LOCAL and variable.get(None) is not local:
+            variable.set(local)
+    return value
 
 
 class Home:

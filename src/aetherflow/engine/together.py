@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
 from opentelemetry.context import get_current
 from opentelemetry.trace import SpanContext
@@ -16,22 +16,32 @@ from aetherflow.resources.batching import Batcher
 from aetherflow.resources.gathering import Entry, Given
 from aetherflow.telemetry.observation import Observation, Observer
 
-__all__ = ["Calls", "Give", "observed_together"]
+__all__ = ["Calls", "Submitter", "observed_together"]
 
 Calls: TypeAlias = list[tuple[Given, SpanContext | None]]
-Give: TypeAlias = Callable[[Batcher[Any, Any], Calls], Awaitable[Sequence[Entry]]]
-"""Gives many items at once, each with the span it comes from, and tells what became of each."""
+
+
+class Submitter(Protocol):
+    """A driver, as far as batches need it."""
+
+    async def give(self, batcher: Batcher[Any, Any], calls: Calls) -> Sequence[Entry]:
+        """Pass many items to a batcher, each with its span, and wait for their results."""
+        ...
+
+    async def prepared(self, op: CallOp, slots: Slots) -> Slots:
+        """Return the slots of an execution with its injected objects awaited."""
+        ...
 
 
 async def observed_together(
-    observer: Observer, executions: Sequence[tuple[CallOp, Slots]], give: Give, *, stop_on_error: bool
+    observer: Observer, executions: Sequence[tuple[CallOp, Slots]], driver: Submitter, *, stop_on_error: bool
 ) -> list[Outcome]:
     """Execute a batched node many times, so many at once as a batch has room for.
 
     Args:
         observer: What observes each execution.
         executions: The node, maybe as it was planned for different runs, and the slots of each; at least one.
-        give: How its batcher is given the items.
+        driver: Passes the items to its batcher.
         stop_on_error: Whether no more batches begin once an execution has failed.
     """
     gather = executions[0][0].gather
@@ -42,7 +52,7 @@ async def observed_together(
         chunk = slice(start, start + batcher.size)
         keys = [begin_apart(op.site) for op, _ in executions[chunk]]
         try:
-            await _one_batch(observer, executions[chunk], outcomes[chunk], batcher, give)
+            await _one_batch(observer, executions[chunk], outcomes[chunk], batcher, driver)
         finally:
             for key in keys:
                 end_apart(key)
@@ -51,14 +61,14 @@ async def observed_together(
     return outcomes
 
 
-def _given(op: CallOp, slots: Slots, seen: Observation) -> Given:
+async def _given(op: CallOp, slots: Slots, seen: Observation, driver: Submitter) -> Given:
     gather = op.gather
     assert gather is not None  # as above
     if not op.injected:
         return gather.given(slots)
     token = seen.enter()  # what providers do belongs to the execution
     try:
-        return gather.given(slots)
+        return gather.given(slots if op.prepare is None else await driver.prepared(op, slots))
     finally:
         seen.leave(token)
 
@@ -68,7 +78,7 @@ async def _one_batch(
     executions: Sequence[tuple[CallOp, Slots]],
     outcomes: Sequence[Outcome],
     batcher: Batcher[Any, Any],
-    give: Give,
+    driver: Submitter,
 ) -> None:
     here = get_current()
     calls: Calls = []
@@ -76,14 +86,14 @@ async def _one_batch(
     for (op, slots), outcome in zip(executions, outcomes, strict=True):
         seen = begun(observer, op, slots, here)
         try:
-            calls.append((_given(op, slots, seen), seen.context))
+            calls.append((await _given(op, slots, seen, driver), seen.context))
         except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
             outcome.error = error
             seen.end_apart(error)
         else:
             waiting.append((seen, outcome))
     try:
-        entries = await give(batcher, calls)
+        entries = await driver.give(batcher, calls)
     except BaseException as error:
         for seen, _ in waiting:
             seen.end_apart(error)

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeAlias, cast
 from dependency_injector import containers, providers
 
 from aetherflow.errors import ConfigurationError
+from aetherflow.resources.async_providers import is_async
 from aetherflow.resources.scopes import AnyProvider, reachable
 
 __all__ = [
@@ -124,7 +125,7 @@ class FlowContextInstance(_Closing, containers.DynamicContainer):
             for resource in resources:
                 if resource in self._opened_async or (resource.initialized and not resource.is_async_mode_enabled()):
                     continue
-                if any(map(_is_async, reachable(resource))) or inspect.isawaitable(resource.init()):
+                if any(map(is_async, reachable(resource))) or inspect.isawaitable(resource.init()):
                     waiting.append(resource)
         return self._at_home(self._settle(waiting)) if waiting else None
 
@@ -275,24 +276,11 @@ def init_resources_for(context: AnyContext, needs: Iterable[str | AnyProvider]) 
     if isinstance(context, FlowContextInstance):
         return context._open(resources)
     for resource in resources:
-        if any(map(_is_async, reachable(resource))):
+        if any(map(is_async, reachable(resource))):
             raise ConfigurationError(f"{resource} is async; allowed in instances of BaseFlowContext subclasses only")
         with _opening_elsewhere:
             resource.init()
     return None
-
-
-_MAKERS = (providers.BaseResource, providers.BaseSingleton, providers.Factory, providers.Callable)
-
-
-def _is_async(provider: AnyProvider) -> bool:
-    """Whether calling ``provider`` gives an awaitable, as far as can be told without calling it."""
-    if not isinstance(provider, _MAKERS) or not callable(provider.provides):
-        return False
-    made_by = inspect.unwrap(provider.provides)
-    if isinstance(made_by, type):
-        return hasattr(made_by, "__aenter__") and not hasattr(made_by, "__enter__")
-    return inspect.iscoroutinefunction(made_by) or inspect.isasyncgenfunction(made_by)
 
 
 async def _shut_down(resources: Iterable[AnyResource]) -> None:

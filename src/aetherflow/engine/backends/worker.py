@@ -8,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, cast
@@ -22,8 +22,10 @@ from aetherflow.engine.backends.envelope import Envelope, Reference, Report, fun
 from aetherflow.engine.backends.errors import NotImportableError, dump_error
 from aetherflow.engine.loops import run_coroutine
 from aetherflow.engine.signatures import read_signature
+from aetherflow.resources.async_providers import awaiting_of, call_sync, value_of
 from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
 from aetherflow.resources.markers import marker_target, resolve_marker
+from aetherflow.resources.scopes import AnyProvider
 from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
 from aetherflow.telemetry.export.relay import Recording, recording_in, relay_missing_signals
 from aetherflow.telemetry.observation import Site
@@ -160,7 +162,16 @@ def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> di
     opening = init_resources_for(context, found.values())
     if opening is not None:
         run_coroutine(lambda: opening)
-    return {name: provider() for name, provider in found.items()}
+    awaited = {name: provider for name, provider in found.items() if awaiting_of(provider) == "async"}
+    objects = run_coroutine(_awaited_objects, awaited) if awaited else {}
+    return {
+        name: objects[name] if name in awaited else call_sync(provider, envelope.node, name)
+        for name, provider in found.items()
+    }
+
+
+async def _awaited_objects(providers_by_name: Mapping[str, AnyProvider]) -> dict[str, Any]:
+    return {name: await value_of(provider) for name, provider in providers_by_name.items()}
 
 
 _contexts: dict[object, AnyContext] = {}

@@ -18,7 +18,7 @@ from aetherflow.engine import run as engine
 from aetherflow.engine.drivers import AsyncDriver, SyncDriver
 from aetherflow.engine.execution import observed_alone, observed_async, opened
 from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
-from aetherflow.engine.loops import drive, run_coroutine
+from aetherflow.engine.loops import background_loop, drive, run_coroutine, run_coroutine_in_context
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.run import RunInfo
@@ -218,9 +218,11 @@ class Runner:
         return found, slots
 
     def _open(self, found: Plan, slots: Slots, context: Any) -> None:
-        opening = init_resources_for(context, [slots[slot] for _, slot in found.providers])
+        bound = [slots[slot] for _, slot in found.providers if slot in found.loop_bound]
+        shared = [slots[slot] for _, slot in found.providers if slot not in found.loop_bound]
+        opening = init_resources_for(context, bound, shared, background_loop)
         if opening is not None:
-            run_coroutine(lambda: opening)
+            run_coroutine_in_context(lambda: opening)
 
     async def _ready_async(self, inputs: Any, context: AnyContext | None) -> tuple[Plan, Slots]:
         found, slots = self._prepare(inputs, context)

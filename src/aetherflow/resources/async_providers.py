@@ -24,13 +24,17 @@ from aetherflow.resources.scopes import AnyProvider, effective_provider, scope_o
 
 __all__ = [
     "Awaiting",
+    "LostLoopError",
     "awaited_thread_local",
     "awaiting_of",
+    "call_provider",
     "call_sync",
     "is_async",
     "prepare_context_locals",
     "prepare_singletons",
     "refuse_awaitable",
+    "reset_singleton",
+    "result_of",
     "value_of",
 ]
 
@@ -129,10 +133,12 @@ def _called_by(provider: AnyProvider) -> Iterator[AnyProvider]:
             waiting.extend(_next_calls(current))
 
 
-def _next_calls(provider: AnyProvider) -> Iterator[AnyProvider]:
-    """Yield the providers that a call of an effective provider may call directly."""
-    if isinstance(provider, (providers.Delegate, providers.Container, providers.BaseResource)):
-        return  # given as it is, or opened before
+def _next_calls(provider: AnyProvider, *, within_resource: bool = False) -> Iterator[AnyProvider]:
+    """Yield the providers that a call of an effective provider may call directly, by default none for a resource."""
+    if isinstance(provider, (providers.Delegate, providers.Container)):
+        return  # given as it is
+    if isinstance(provider, providers.BaseResource) and not within_resource:
+        return  # opened before
     for related in provider.related:
         if not providers.is_delegated(related):
             yield related
@@ -226,7 +232,7 @@ async def value_of(provider: AnyProvider) -> Any:
         return {key: await _argument(item) for key, item in current.kwargs.items()}
     if isinstance(current, providers.Selector) and (chosen := _chosen(current)) is not None:
         return await value_of(chosen)
-    return await _result_of(_call_provider(current))
+    return await result_of(call_provider(current))
 
 
 async def _derived_value(provider: Any) -> Any:
@@ -237,7 +243,7 @@ async def _derived_value(provider: Any) -> Any:
     if isinstance(provider, providers.ItemGetter):
         return value[await _argument(provider.name)]
     if isinstance(provider, providers.MethodCaller):
-        return await _result_of(value(*await _arguments(provider), **await _named_arguments(provider)))
+        return await result_of(value(*await _arguments(provider), **await _named_arguments(provider)))
     return value
 
 
@@ -258,7 +264,7 @@ async def _named_arguments(provider: Any) -> dict[str, Any]:
 async def _call(provider: providers.Factory[Any]) -> Any:
     """Do what calling a factory, a callable or a coroutine provider does, and await the result."""
     function = cast("Callable[..., Any]", provider.provides)
-    value = await _result_of(function(*await _arguments(provider), **await _named_arguments(provider)))
+    value = await result_of(function(*await _arguments(provider), **await _named_arguments(provider)))
     for name, attribute in getattr(provider, "attributes", {}).items():
         setattr(value, name, await _argument(attribute))
     return value
@@ -285,8 +291,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-class _LostLoopError(Exception):
-    """The event loop that creates the object of a singleton ended before the object was there."""
+class LostLoopError(Exception):
+    """The event loop of a future ended before the future had a result."""
 
 
 async def prepare_singletons(provider: AnyProvider) -> None:
@@ -304,8 +310,7 @@ async def prepare_singletons(provider: AnyProvider) -> None:
         if awaiting_of(current) != "never":
             await _singleton_object(current)
     else:
-        related = current.related if isinstance(current, providers.BaseResource) else _next_calls(current)
-        for each in related:
+        for each in _next_calls(current, within_resource=True):
             if awaiting_of(each) != "never":
                 await prepare_singletons(each)
 
@@ -327,13 +332,13 @@ async def _singleton_object(singleton: Any) -> Any:
         await prepare_singletons(dependency)
     while True:
         with _creation:
-            value = _call_provider(singleton)
+            value = call_provider(singleton)
             if asyncio.isfuture(value) and _is_lost(value):
-                _reset(singleton)
-                value = _call_provider(singleton)
+                reset_singleton(singleton)
+                value = call_provider(singleton)
         try:
-            return await _result_of(value)
-        except _LostLoopError:
+            return await result_of(value)
+        except LostLoopError:
             continue
 
 
@@ -342,14 +347,15 @@ def _is_lost(future: asyncio.Future[Any]) -> bool:
     return future.cancelled() or not (future.done() or future.get_loop().is_running())
 
 
-def _reset(singleton: Any) -> None:
+def reset_singleton(singleton: Any) -> None:
+    """Make a singleton forget its object, also if that is a future of a closed event loop."""
     try:
         singleton.reset()
     except RuntimeError:  # the closed loop refused the callbacks of the future, which is cancelled now
         singleton.reset()
 
 
-def _call_provider(provider: AnyProvider) -> Any:
+def call_provider(provider: AnyProvider) -> Any:
     """Call an effective provider on an event loop, whatever earlier calls with other overrides left behind.
 
     dependency-injector notes at the first call of a provider whether it is async. An override, also of a provider that
@@ -369,20 +375,20 @@ def _call_provider(provider: AnyProvider) -> Any:
 
 
 def _declared_calls(provider: AnyProvider) -> Iterator[AnyProvider]:
-    """Yield the providers that calling one calls, overridden and overriding ones, but no resources."""
+    """Yield the providers that calling one calls, overridden and overriding ones, but no other resources."""
     visited: set[AnyProvider] = set()
     waiting = [provider]
     while waiting:
         current = waiting.pop()
-        if current in visited or isinstance(current, providers.BaseResource):
+        if current in visited or (isinstance(current, providers.BaseResource) and current is not provider):
             continue
         visited.add(current)
         yield current
-        following: Iterable[AnyProvider] = _next_calls(current)
+        following: Iterable[AnyProvider] = _next_calls(current, within_resource=True)
         waiting.extend(following if current.last_overriding is None else (current.last_overriding,))
 
 
-async def _result_of(value: Any) -> Any:
+async def result_of(value: Any) -> Any:
     """Return a value, awaited if it is a coroutine or a future of any event loop."""
     if not asyncio.isfuture(value):
         return await value if isinstance(value, Coroutine) else value
@@ -403,9 +409,9 @@ async def _result_of(value: Any) -> Any:
         waiting.close()
         if not loop.is_closed():
             raise
-        raise _LostLoopError from error
+        raise LostLoopError from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise _LostLoopError from error
+        raise LostLoopError from error

@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind
 
 from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id
 from aetherflow.engine.backends.errors import NotImportableError, dump_error
-from aetherflow.engine.loops import run_coroutine
+from aetherflow.engine.loops import background_loop, run_coroutine, run_coroutine_in_context
 from aetherflow.engine.signatures import read_signature
 from aetherflow.resources.async_providers import awaiting_of, call_sync, value_of
 from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
@@ -159,9 +159,9 @@ def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> di
             found[parameter.name] = provider_at(context, parameter.name)
         else:
             found[parameter.name] = resolve_marker(marker, context_class(context))(context)
-    opening = init_resources_for(context, found.values())
+    opening = init_resources_for(context, found.values(), loop=background_loop)
     if opening is not None:
-        run_coroutine(lambda: opening)
+        run_coroutine_in_context(lambda: opening)
     awaited = {name: provider for name, provider in found.items() if awaiting_of(provider) == "async"}
     objects = run_coroutine(_awaited_objects, awaited) if awaited else {}
     return {

@@ -12,10 +12,18 @@ from aetherflow.errors import ConfigurationError
 from aetherflow.resources.async_providers import Awaiting, awaiting_of
 from aetherflow.resources.context import AnyContext, context_class, provider_at
 from aetherflow.resources.markers import Getter, Marker, resolve_marker
-from aetherflow.resources.scopes import AnyProvider, context_locals_of, reachable, scope_of
+from aetherflow.resources.scopes import AnyProvider, context_locals_of, nested_providers, reachable, scope_of
 from aetherflow.telemetry.conventions import ProviderScope
 
-__all__ = ["ParameterProvider", "Providers", "container_of", "has_resources", "nature_of", "provider_named"]
+__all__ = [
+    "ParameterProvider",
+    "Providers",
+    "container_of",
+    "has_resources",
+    "is_overridden",
+    "nature_of",
+    "provider_named",
+]
 
 
 @dataclass(slots=True)
@@ -98,6 +106,11 @@ def nature_of(provider: AnyProvider) -> tuple[ProviderScope, bool, bool, Awaitin
         object has to be awaited.
     """
     return scope_of(provider), has_resources(provider), bool(context_locals_of(provider)), awaiting_of(provider)
+
+
+def is_overridden(provider: AnyProvider) -> bool:
+    """Return whether a provider, or one that it depends on, is overridden."""
+    return any(each.last_overriding is not None for each in (provider, *nested_providers(provider)))
 
 
 def has_resources(provider: AnyProvider) -> bool:

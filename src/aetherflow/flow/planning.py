@@ -46,7 +46,7 @@ from aetherflow.flow.binding import bind
 from aetherflow.flow.caching import sparing
 from aetherflow.flow.declaring import check_stays
 from aetherflow.flow.extra_inputs import BoundNode, ExtraInputs, assign_extra_inputs
-from aetherflow.flow.injecting import Providers, container_of, has_resources, nature_of
+from aetherflow.flow.injecting import Providers, container_of, has_resources, is_overridden, nature_of
 from aetherflow.flow.policies import counted_at
 from aetherflow.flow.scope import Scope
 from aetherflow.flow.sites import DIAGRAM_SITE, node_site, observer_for, run_site, stage_site
@@ -186,7 +186,7 @@ class _Planner:
             awaited_local=tuple(p.slot for p in local if p.awaiting == "async"),
             loop_bound=frozenset(self._loop_bound) | {p.slot for p in providers if p.awaiting == "async"},
             has_resources=any(map(has_resources, given)),
-            overridden=any(provider.last_overriding is not None for provider in given),
+            overridden=any(map(is_overridden, given)),
             observer=observer_for(step),
         )
 

@@ -31,6 +31,7 @@ from aetherflow.flow.planning import plan
 from aetherflow.flow.policies import counted_at
 from aetherflow.flow.sites import observer_for
 from aetherflow.resources.context import AnyContext, ContextClass, context_class, init_resources_for
+from aetherflow.resources.scopes import nested_providers
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import new_run_id
 
@@ -88,10 +89,12 @@ class _Last:
         plan: The plan.
     """
 
-    __slots__ = ("_context", "_count", "_names", "plan")
+    __slots__ = ("_context", "_count", "_names", "nested", "plan")
 
     def __init__(self, context: AnyContext, names: Any, plan: Plan) -> None:
-        self._context = ref(context)
+        self.nested = [each for get, _ in plan.providers for each in nested_providers(get(context))]
+        """The providers that those of the plan depend on: an override of one may need another plan."""
+        self._context = ref(context, lambda _, nested=self.nested: nested.clear())  # type: ignore[misc]
         self._count = len(context.providers)
         self._names = names
         self.plan = plan
@@ -161,13 +164,14 @@ class Runner:
         else:
             key = _ContextKey(names, context_class(context))
             found = self._plans.get(key) or self._planned(key, names, context)
-            self._last = _Last(context, names, found)
+            self._last = last = _Last(context, names, found)
         slots = [inputs, None, *values, *found.blank]
         for get, slot in found.providers:
             slots[slot] = provider = get(context)
             if provider.last_overriding is not None:
                 return self._overridden(found, names, context, [inputs, None, *values])
-        if found.overridden:
+        nested = last.nested
+        if found.overridden or (nested and any(each.last_overriding is not None for each in nested)):
             return self._overridden(found, names, context, [inputs, None, *values])
         return found, slots
 

@@ -198,8 +198,7 @@ def refuse_awaitable(
     result = "a future" if value is None else f"a {type(value).__name__}"
     raise ConfigurationError(
         f"node {node!r}, parameter {parameter!r}: {provider} gave {result}, but its declaration does not show that it "
-        f"is async; declare it with an `async def` function or providers.Coroutine, and override it rather than a "
-        f"provider that it depends on"
+        f"is async; declare it with an `async def` function or providers.Coroutine"
     ) from cause
 
 

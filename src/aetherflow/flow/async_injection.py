@@ -10,10 +10,9 @@ from typing import Any, Final, NamedTuple
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.engine.loops import off_loop, run_coroutine
 from aetherflow.engine.plan import CallOp, PrepareSlots, Slots
-from aetherflow.errors import ConfigurationError
 from aetherflow.flow.arguments import Binding, Getter
 from aetherflow.flow.injecting import Providers
-from aetherflow.resources.async_providers import awaited_thread_local, call_sync, value_of
+from aetherflow.resources.async_providers import call_sync, check_threads, value_of
 from aetherflow.telemetry.observation import executing_here
 
 __all__ = ["await_injected", "bind_providers"]
@@ -112,7 +111,7 @@ def _preparation(task: Task, awaited: Sequence[AwaitedParameter]) -> PrepareSlot
         for name, get, slot in awaited:
             if get(prepared) is _NEEDED:
                 if is_sync:
-                    _refuse_thread_local(task.name, name, slots[slot])
+                    check_threads(slots[slot], task.name, name)
                 objects[slot].append(await value_of(slots[slot]))
         for slot, values in objects.items():
             prepared[slot] = iter(values).__next__  # parameters take theirs in the same order
@@ -123,13 +122,3 @@ def _preparation(task: Task, awaited: Sequence[AwaitedParameter]) -> PrepareSlot
 
 def _needed() -> _Needed:
     return _NEEDED
-
-
-def _refuse_thread_local(node: str, parameter: str, provider: Any) -> None:
-    local = awaited_thread_local(provider)
-    if local is not None:
-        raise ConfigurationError(
-            f"node {node!r}, parameter {parameter!r}: the object of {local} belongs to the thread of the event loop "
-            f"that awaits it, and a synchronous node runs on another thread; allowed: an async node, or a Singleton, "
-            f"ContextLocalSingleton or Factory"
-        )

@@ -25,10 +25,10 @@ from aetherflow.resources.scopes import AnyProvider, effective_provider, scope_o
 __all__ = [
     "Awaiting",
     "LostLoopError",
-    "awaited_thread_local",
     "awaiting_of",
     "call_provider",
     "call_sync",
+    "check_threads",
     "is_async",
     "prepare_context_locals",
     "prepare_singletons",
@@ -144,15 +144,27 @@ def _next_calls(provider: AnyProvider, *, within_resource: bool = False) -> Iter
             yield related
 
 
-def awaited_thread_local(provider: AnyProvider) -> AnyProvider | None:
-    """Return the thread-local singleton of an async function that calling a provider may call; None for none."""
+# --- refusal ---------------------------------------------------------------------------------------------------
+
+
+def check_threads(provider: AnyProvider, node: str, parameter: str) -> None:
+    """Raise an error if a synchronous node would get an object that belongs to the thread of an event loop.
+
+    Args:
+        provider: A provider whose object is awaited.
+        node: The node that the object is injected into.
+        parameter: The parameter of the node.
+
+    Raises:
+        ConfigurationError: A thread-local singleton has to be awaited for the object.
+    """
     for each in _called_by(provider):
         if scope_of(each) == "thread_local" and awaiting_of(each) == "async":
-            return each
-    return None
-
-
-# --- refusal ---------------------------------------------------------------------------------------------------
+            raise ConfigurationError(
+                f"node {node!r}, parameter {parameter!r}: the object of {each} belongs to the thread of the event loop "
+                f"that awaits it, and a synchronous node runs on another thread; allowed: an async node, or a "
+                f"Singleton, ContextLocalSingleton or Factory"
+            )
 
 
 def call_sync(provider: AnyProvider, node: str, parameter: str) -> Any:
@@ -179,8 +191,10 @@ def call_sync(provider: AnyProvider, node: str, parameter: str) -> Any:
 
 def _is_raised_for_future(error: RuntimeError) -> bool:
     """Return whether asyncio refused to create a future for dependency-injector, not for a function of the user."""
+    if "There is no current event loop" not in str(error):
+        return False
     files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)][1:]
-    return bool(files) and all("dependency_injector" in file.parts or "asyncio" in file.parts for file in files)
+    return all("dependency_injector" in file.parts or "asyncio" in file.parts for file in files)
 
 
 def refuse_awaitable(

@@ -22,7 +22,7 @@ from aetherflow.engine.backends.envelope import Envelope, Reference, Report, fun
 from aetherflow.engine.backends.errors import NotImportableError, dump_error
 from aetherflow.engine.loops import background_loop, run_coroutine, run_coroutine_in_context
 from aetherflow.engine.signatures import read_signature
-from aetherflow.resources.async_providers import awaiting_of, call_sync, value_of
+from aetherflow.resources.async_providers import awaiting_of, call_sync, check_threads, value_of
 from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
 from aetherflow.resources.markers import marker_target, resolve_marker
 from aetherflow.resources.scopes import AnyProvider
@@ -116,7 +116,11 @@ def _called(envelope: Envelope, profile: AbstractContextManager[None]) -> Any:
     parameters = read_signature(function).parameters
     if envelope.injected:
         kwargs.update(
-            _injected(envelope, [p for p in parameters if p.name in envelope.injected and p.name not in kwargs])
+            _injected(
+                envelope,
+                [p for p in parameters if p.name in envelope.injected and p.name not in kwargs],
+                is_sync=not inspect.iscoroutinefunction(call),
+            )
         )
     for parameter in parameters[len(args) :]:
         if parameter.kind is not parameter.POSITIONAL_ONLY:
@@ -150,7 +154,7 @@ def _resolved(reference: Reference, node: str, what: str) -> Any:
         raise NotImportableError(node, f"{what} {reference}", str(error)) from error
 
 
-def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
+def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter], *, is_sync: bool) -> dict[str, Any]:
     context = _context(envelope)
     found = {}
     for parameter in parameters:
@@ -163,6 +167,9 @@ def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> di
     if opening is not None:
         run_coroutine_in_context(lambda: opening)
     awaited = {name: provider for name, provider in found.items() if awaiting_of(provider) == "async"}
+    for name, provider in awaited.items():
+        if is_sync:
+            check_threads(provider, envelope.node, name)
     objects = run_coroutine(_awaited_objects, awaited) if awaited else {}
     return {
         name: objects[name] if name in awaited else call_sync(provider, envelope.node, name)

@@ -473,8 +473,7 @@ def test_a_thread_local_singleton_belongs_to_the_thread_of_the_loop() -> None:
         assert captured.spans_named("take")[0].status.status_code is StatusCode.ERROR
 
 
-@pytest.mark.parametrize("way", [*RUNS, *STREAMS])
-@pytest.mark.parametrize("kind", list(CODE))
+@pytest.mark.parametrize(("kind", "way"), WAYS)
 def test_an_awaitable_that_nobody_declared_is_refused(kind: str, way: str) -> None:
     """A function that is not async but returns a coroutine: the error names node, parameter and provider."""
 
@@ -484,8 +483,6 @@ def test_an_awaitable_that_nobody_declared_is_refused(kind: str, way: str) -> No
     class Undeclared(BaseFlowContext):
         connection = providers.Factory(undeclared)
 
-    if ("generator" in kind) is not (way in STREAMS):
-        pytest.skip("generators are streamed, functions are run")
     run = {**RUNS, **STREAMS}[way]
     with CapturedTelemetry() as captured, pytest.raises(ConfigurationError, match="'take', parameter 'connection'"):
         run(taking("connection", kind), Undeclared())
@@ -494,7 +491,6 @@ def test_an_awaitable_that_nobody_declared_is_refused(kind: str, way: str) -> No
 
 def test_a_singleton_that_needs_a_loop_nobody_expected_is_refused() -> None:
     """dependency-injector cannot create its future in a thread without an event loop: the error says why."""
-
     coroutine = connect()
 
     class Undeclared(BaseFlowContext):
@@ -530,7 +526,7 @@ def test_awaitable_objects_of_a_class_are_injected_as_they_are() -> None:
 
     class Pools(BaseFlowContext):
         pool = providers.Singleton(Lazy)
-        made = providers.Factory(lambda: Lazy())
+        made = providers.Factory(lambda kind: kind(), providers.Object(Lazy))
 
     for name in ("pool", "made"):
         for run in (RUNS["run"], RUNS["arun"]):

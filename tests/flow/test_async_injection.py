@@ -280,21 +280,30 @@ def test_markers_take_awaited_objects_too(way: str) -> None:
     assert len(set(connections)) == 3
 
 
-def test_an_input_in_place_of_an_awaited_object_creates_none() -> None:
-    """A provider that nothing asks for is not called."""
+def test_what_fills_a_parameter_instead_leaves_the_provider_alone() -> None:
+    """A run input, or the output of a node that ran in this run, is taken without an object being created."""
 
     @node
-    def begin() -> int:
-        return 0
+    def begin(has_output: bool) -> bool:
+        return has_output
+
+    @node(name="factory")
+    def output(begin: bool) -> str:
+        return "output"
 
     @node
-    async def rounds(count: Annotated[Any, "the output of the round before"], *, factory: Any = None) -> int:
-        return 1
+    def nothing(begin: bool) -> None:
+        pass
+
+    @node
+    async def end(*, factory: Any) -> Any:
+        return factory
 
     assert taking("factory").run({"factory": "fake"}, Context()) == "fake"
+    flow = begin.branch_on({True: output, False: nothing}) >> end
+    assert flow.run({"has_output": True}, Context()) == "output"
     assert created == []
-    assert (begin >> rounds).run(context=Context()) == 1
-    assert len(created) == 1
+    assert isinstance(flow.run({"has_output": False}, Context()), Connection)
 
 
 @pytest.mark.parametrize("way", list(RUNS))
@@ -319,6 +328,56 @@ def test_overrides_may_be_async_or_not(overridden: str, kind: str, way: str) -> 
     with context.asynchronous.override("fake"):
         assert RUNS[way](taking("asynchronous", kind), context) == "fake"
     assert isinstance(RUNS[way](taking("asynchronous", kind), context), Connection)
+
+
+@pytest.mark.parametrize("way", ["run", "arun"])
+def test_an_override_below_a_singleton_leaves_no_trace(way: str) -> None:
+    """Nothing that dependency-injector noted about a provider turns an argument into a future, or leaves one."""
+
+    class Plain(BaseFlowContext):
+        connection = providers.Factory(str, "plain")
+        service = providers.Factory(Service, connection)
+        holder = providers.Singleton(Service, service)
+
+    context = Plain()
+
+    def connection() -> Any:
+        context.holder.reset()
+        return RUNS[way](taking("holder", "sync"), context).connection.connection
+
+    for _ in range(2):
+        assert connection() == "plain"
+        with context.connection.override(providers.Factory(connect)):
+            assert isinstance(connection(), Connection)
+
+
+@pytest.mark.parametrize("name", ["service", "resource"])
+async def test_what_is_built_on_a_singleton_that_another_loop_creates_waits_for_it(name: str) -> None:
+    """A singleton or a resource on it is created on its own event loop when the object is there."""
+    began = threading.Event()
+    gates: list[asyncio.Future[None]] = []
+
+    async def slow() -> Connection:
+        gates.append(asyncio.get_running_loop().create_future())
+        began.set()
+        await gates[0]
+        return await connect()
+
+    class Slow(BaseFlowContext):
+        singleton = providers.Singleton(slow)
+        service = providers.Singleton(Service, singleton)
+        resource = providers.Resource(Service, singleton)
+
+    context = Slow()
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(taking("singleton").run, context=context)
+        began.wait()
+        run = asyncio.ensure_future(taking(name).arun(context=context))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        gates[0].get_loop().call_soon_threadsafe(gates[0].set_result, None)
+        assert (await run).connection is first.result()
+    await context.__aexit__(None, None, None)
 
 
 def test_a_resource_in_place_of_a_nested_provider_is_opened() -> None:
@@ -435,23 +494,22 @@ def test_a_context_local_singleton_is_one_object_for_each_context(way: str) -> N
     """The branches of a run share it; a run in another context has its own."""
 
     @node
-    def begin(context_singleton: Connection) -> Connection:
+    def begin() -> int:
+        return 0
+
+    @node
+    def left(begin: int, context_singleton: Connection) -> Connection:
         return context_singleton
 
     @node
-    def left(begin: Connection, context_singleton: Connection) -> Connection:
-        return context_singleton
-
-    @node
-    async def right(begin: Connection, context_singleton: Connection) -> Connection:
+    async def right(begin: int, context_singleton: Connection) -> Connection:
         return context_singleton
 
     context = Context()
     flow = begin.fan_out_to([left, right])
 
     def run() -> set[Connection]:
-        run_ = flow.execute(context=context) if way == "run" else asyncio.run(flow.aexecute(context=context))
-        return {run_.outputs[name] for name in ("begin", "left", "right")}
+        return set(RUNS[way](flow, context).values())
 
     here = contextvars.copy_context()
     first = here.run(run)

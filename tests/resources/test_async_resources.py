@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -36,9 +37,11 @@ async def open_session() -> AsyncIterator[Session]:
     await asyncio.sleep(0)
     events.append("open")
     session = Session()
-    yield session
-    session.is_open = False
-    events.append("close")
+    try:
+        yield session
+    finally:  # also when Python closes the generator together with its event loop
+        session.is_open = False
+        events.append("close")
 
 
 class Service:
@@ -306,6 +309,38 @@ async def test_a_resource_whose_opening_fails_is_not_half_open() -> None:
     assert events == ["try"] * 2
 
 
+def test_a_resource_whose_opening_failed_belongs_to_no_loop() -> None:
+    """Another event loop may open it while the first one still runs."""
+
+    async def flaky() -> AsyncIterator[Session]:
+        events.append("try")
+        if len(events) == 1:
+            raise OSError("no route")
+        yield Session()
+
+    class Flaky(BaseFlowContext):
+        session = providers.Resource(flaky)
+
+    context = Flaky()
+    with running_loop() as loop:
+        with pytest.raises(OSError, match="no route"):
+            on(loop, taking("session"), context)
+        assert asyncio.run(taking("session").arun(context=context)).is_open
+
+
+def test_a_context_local_singleton_on_a_lost_resource_is_built_again() -> None:
+    """Also in a context that outlives the event loop."""
+    context = Context()
+    here = contextvars.copy_context()
+    sessions = []
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        run = loop.create_task(taking("context_singleton", "sync").arun(context=context), context=here)
+        sessions.append(session_of(loop.run_until_complete(run)))
+        loop.close()
+    assert [session.loop is loop for session in sessions] == [False, True]
+
+
 def test_an_opening_that_its_loop_does_not_finish_is_begun_again() -> None:
     """What was half open on a closed loop does not keep the next run waiting."""
     gate: list[asyncio.Future[None]] = []
@@ -350,6 +385,13 @@ def test_resources_that_the_user_initialised_belong_to_that_loop() -> None:
         return session.is_open and session.loop is asyncio.get_running_loop()
 
     assert [asyncio.run(use()) for _ in range(2)] == [True, True]
+    other = Context()
+
+    async def initialise() -> None:
+        await other.init_resources()
+
+    asyncio.run(initialise())
+    assert asyncio.run(taking("session").arun(context=other)).is_open
     with running_loop() as loop:
         on(loop, taking("session"), context)
         with pytest.raises(ResourceError, match="'session'"):

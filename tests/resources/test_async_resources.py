@@ -85,6 +85,12 @@ def session_of(value: Any) -> Session:
     return value
 
 
+async def gets_open_one(flow: Any, context: Any) -> bool:
+    """Return whether a run on the running event loop gets an open session of this loop."""
+    session = session_of(await flow.arun(context=context))
+    return session.is_open and session.loop is asyncio.get_running_loop()
+
+
 @contextmanager
 def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """An event loop that runs in a thread of its own."""
@@ -112,11 +118,8 @@ def test_a_resource_of_a_closed_loop_is_opened_again(name: str, kind: str) -> No
     """Each `asyncio.run` gets an open session of its own event loop, however it is wrapped."""
     context = Context()
 
-    async def use() -> tuple[bool, bool]:
-        session = session_of(await taking(name, kind).arun(context=context))
-        return session.is_open, session.loop is asyncio.get_running_loop()
-
-    assert [asyncio.run(use()) for _ in range(3)] == [(True, True)] * 3
+    flow = taking(name, kind)
+    assert [asyncio.run(gets_open_one(flow, context)) for _ in range(3)] == [True] * 3
 
 
 def test_the_lost_resource_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -325,7 +328,7 @@ def test_a_resource_whose_opening_failed_belongs_to_no_loop() -> None:
     with running_loop() as loop:
         with pytest.raises(OSError, match="no route"):
             on(loop, taking("session"), context)
-        assert asyncio.run(taking("session").arun(context=context)).is_open
+        assert asyncio.run(gets_open_one(taking("session"), context))
 
 
 def test_a_context_local_singleton_on_a_lost_resource_is_built_again() -> None:
@@ -362,7 +365,7 @@ def test_an_opening_that_its_loop_does_not_finish_is_begun_again() -> None:
             await asyncio.sleep(0)
 
     asyncio.run(begin())
-    assert asyncio.run(taking("session").arun(context=context)).is_open
+    assert asyncio.run(gets_open_one(taking("session"), context))
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -370,7 +373,7 @@ def test_a_thread_local_singleton_on_a_lost_resource_is_refused(kind: str) -> No
     """Other threads may still hold the closed session, and nothing can reach them."""
     context = Context()
     flow = taking("thread_singleton", kind)
-    assert session_of(asyncio.run(flow.arun(context=context))).is_open
+    assert asyncio.run(gets_open_one(flow, context))
     with pytest.raises(ResourceError, match="thread-local singleton 'thread_singleton' may hold the closed resource"):
         asyncio.run(flow.arun(context=context))
 
@@ -381,8 +384,7 @@ def test_resources_that_the_user_initialised_belong_to_that_loop() -> None:
 
     async def use() -> bool:
         await context.init_resources()
-        session = await taking("session").arun(context=context)
-        return session.is_open and session.loop is asyncio.get_running_loop()
+        return await gets_open_one(taking("session"), context)
 
     assert [asyncio.run(use()) for _ in range(2)] == [True, True]
     other = Context()
@@ -391,7 +393,7 @@ def test_resources_that_the_user_initialised_belong_to_that_loop() -> None:
         await other.init_resources()
 
     asyncio.run(initialise())
-    assert asyncio.run(taking("session").arun(context=other)).is_open
+    assert asyncio.run(gets_open_one(taking("session"), other))
     with running_loop() as loop:
         on(loop, taking("session"), context)
         with pytest.raises(ResourceError, match="'session'"):

@@ -87,7 +87,7 @@ class Context(BaseFlowContext):
     mapping = providers.Dict(one=factory, two=singleton)
     config = providers.Configuration(default={"kind": "shared"})
     choice = providers.Selector(config.kind, shared=singleton, unused=providers.Singleton(connect, "unused"))
-    dependency = providers.Dependency(default=singleton)
+    dependency: providers.Provider[Connection] = providers.Dependency(default=singleton)
     host = factory.provided.host
     name_of = factory.provided.name.call()
     awaited_name = singleton.provided.aname.call()
@@ -409,8 +409,8 @@ def test_a_singleton_is_one_object_for_all_threads_and_loops(name: str) -> None:
         return RUNS["arun" if index % 2 else "run"](taking(name, ("sync", "async")[index // 2 % 2]), context)
 
     with ThreadPoolExecutor(8) as threads:
-        taken = list(threads.map(take, range(8)))
-    assert len({id(each) for each in taken}) == len(created) == 1
+        objects = list(threads.map(take, range(8)))
+    assert len({id(each) for each in objects}) == len(created) == 1
 
 
 @pytest.mark.parametrize("end", ["cancelled", "abandoned"])
@@ -584,9 +584,9 @@ def test_awaitable_objects_of_a_class_are_injected_as_they_are() -> None:
 
     class Pools(BaseFlowContext):
         pool = providers.Singleton(Lazy)
-        made = providers.Factory(lambda kind: kind(), providers.Object(Lazy))
+        built = providers.Factory(lambda kind: kind(), providers.Object(Lazy))
 
-    for name in ("pool", "made"):
+    for name in ("pool", "built"):
         for run in (RUNS["run"], RUNS["arun"]):
             assert isinstance(run(taking(name), Pools()), Lazy)
 

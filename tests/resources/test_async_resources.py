@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self
@@ -89,6 +89,12 @@ async def gets_open_one(flow: Any, context: Any) -> bool:
     """Return whether a run on the running event loop gets an open session of this loop."""
     session = session_of(await flow.arun(context=context))
     return session.is_open and session.loop is asyncio.get_running_loop()
+
+
+def as_awaitable(initialising: Awaitable[None] | None) -> Awaitable[None]:
+    """Return what initialises resources of which at least one is async."""
+    assert initialising is not None
+    return initialising
 
 
 @contextmanager
@@ -383,14 +389,14 @@ def test_resources_that_the_user_initialised_belong_to_that_loop() -> None:
     context = Context()
 
     async def use() -> bool:
-        await context.init_resources()
+        await as_awaitable(context.init_resources())
         return await gets_open_one(taking("session"), context)
 
     assert [asyncio.run(use()) for _ in range(2)] == [True, True]
     other = Context()
 
     async def initialise() -> None:
-        await other.init_resources()
+        await as_awaitable(other.init_resources())
 
     asyncio.run(initialise())
     assert asyncio.run(gets_open_one(taking("session"), other))
@@ -406,7 +412,7 @@ def test_resources_that_the_user_initialised_belong_to_that_loop() -> None:
     "run",
     [lambda flow, context: flow.run(context=context), lambda flow, context: asyncio.run(flow.arun(context=context))],
 )
-def test_a_context_local_resource_is_opened_in_each_context(run: Callable[[Any, Any], Session]) -> None:
+def test_a_context_local_resource_is_opened_in_each_context(run: Callable[[Any, Any], Any]) -> None:
     """Its nodes share one, sync and async, and get the object, not an awaitable."""
 
     class Local(BaseFlowContext):

@@ -41,7 +41,7 @@ def bind_providers(task: Task, binding: Binding, providers: Providers) -> list[A
         binding: The sources of its arguments; gets the checks.
         providers: The providers of the flow.
     """
-    awaited = []
+    parameters = []
     arguments = []
     for argument in binding.arguments:
         slot, name = argument.provider, argument.parameter.name
@@ -49,17 +49,17 @@ def bind_providers(task: Task, binding: Binding, providers: Providers) -> list[A
         if slot is not None and awaiting == "unknown":
             argument = argument._replace(inject=_checked(task.name, name, slot))  # noqa: PLW2901  # with a check
         elif slot is not None and awaiting == "async":
-            awaited.append(AwaitedParameter(name, argument.getter(), slot))
+            parameters.append(AwaitedParameter(name, argument.getter(), slot))
         arguments.append(argument)
     binding.arguments = arguments
-    return awaited
+    return parameters
 
 
 def _checked(node: str, parameter: str, slot: int) -> Getter:
     return lambda slots: call_sync(slots[slot], node, parameter)
 
 
-def await_injected(op: CallOp, awaited: Sequence[AwaitedParameter]) -> None:
+def await_injected(op: CallOp, parameters: Sequence[AwaitedParameter]) -> None:
     """Make the executions of a node await the objects that are injected, inside the node's span.
 
     A synchronous function is still called where it would be called otherwise: on the thread of a synchronous run, on a
@@ -67,9 +67,9 @@ def await_injected(op: CallOp, awaited: Sequence[AwaitedParameter]) -> None:
 
     Args:
         op: The node.
-        awaited: The parameters whose objects have to be awaited.
+        parameters: The parameters whose objects have to be awaited.
     """
-    op.prepare = prepare = _preparation(op.task, awaited)
+    op.prepare = prepare = _preparation(op.task, parameters)
     on_loop = op.on_loop or op
     if on_loop.kind is Kind.ASYNC:
         on_loop = replace(on_loop, invoke=_awaiting(prepare, on_loop.invoke))
@@ -99,23 +99,23 @@ async def _off_loop(invoke: Callable[[Slots], Any], slots: Slots) -> Any:
     return await off_loop(executing_here, partial(invoke, slots))
 
 
-def _preparation(task: Task, awaited: Sequence[AwaitedParameter]) -> PrepareSlots:
+def _preparation(task: Task, parameters: Sequence[AwaitedParameter]) -> PrepareSlots:
     """Return a function that awaits the injected objects; the slots that it returns give them in place of providers."""
     is_sync = task.declared in (Kind.SYNC, Kind.STREAM)
 
     async def prepare(slots: Slots) -> Slots:
-        prepared = slots.copy()
-        objects: dict[int, list[Any]] = {parameter.slot: [] for parameter in awaited}
+        copy = slots.copy()
+        objects: dict[int, list[Any]] = {parameter.slot: [] for parameter in parameters}
         for slot in objects:
-            prepared[slot] = _needed
-        for name, get, slot in awaited:
-            if get(prepared) is _NEEDED:
+            copy[slot] = _needed
+        for name, get, slot in parameters:
+            if get(copy) is _NEEDED:
                 if is_sync:
                     check_threads(slots[slot], task.name, name)
                 objects[slot].append(await value_of(slots[slot]))
         for slot, values in objects.items():
-            prepared[slot] = iter(values).__next__  # parameters take theirs in the same order
-        return prepared
+            copy[slot] = iter(values).__next__  # parameters take theirs in the same order
+        return copy
 
     return prepare
 

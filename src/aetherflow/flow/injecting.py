@@ -81,12 +81,12 @@ class Providers:
             get: Gets it from a context.
             name: The parameter that asked for it.
         """
-        found = self._found.get(key)
-        if found is None:
+        entry = self._found.get(key)
+        if entry is None:
             provider = get(self._context)  # type: ignore[arg-type]  # there is one where anything is injected
             scope, awaiting = scope_of(provider), awaiting_of(provider)
-            found = self._found[key] = ParameterProvider(name, get, self._new_slot(), scope, awaiting)
-        return found.slot
+            entry = self._found[key] = ParameterProvider(name, get, self._new_slot(), scope, awaiting)
+        return entry.slot
 
     def scopes(self, injected: Iterable[tuple[str, int]]) -> list[tuple[str, ProviderScope]]:
         """Return parameters with the scopes of their providers, from parameters with the slots of those."""

@@ -243,7 +243,7 @@ class _Planner:
                 f"flow {self._root!r} was run on a single value, but its first node {task.name!r} has no positional "
                 f"parameter without a marker or a provider's name to take it; give a mapping of inputs"
             )
-        awaited = bind_providers(task, binding, self._providers)
+        awaited_parameters = bind_providers(task, binding, self._providers)
         call = task.call
         if task.cache is not None and binding.injected:
             call = sparing(call, binding.injected)
@@ -271,8 +271,8 @@ class _Planner:
         )
         if task.batched is not None:
             self._gather(op, binding)
-        if awaited:
-            await_injected(op, awaited)
+        if awaited_parameters:
+            await_injected(op, awaited_parameters)
         if task.declared in (Kind.ASYNC, Kind.ASYNC_STREAM):
             self._loop_bound.update(provider for _, provider in binding.providers)
         self._makers[slot] = [Maker(task.name)]

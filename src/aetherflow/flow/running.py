@@ -222,9 +222,9 @@ class Runner:
         return found, slots
 
     def _open(self, found: Plan, slots: Slots, context: Any) -> None:
-        bound = [slots[slot] for _, slot in found.providers if slot in found.loop_bound]
-        shared = [slots[slot] for _, slot in found.providers if slot not in found.loop_bound]
-        opening = init_resources_for(context, bound, shared, background_loop)
+        of_loop = [slots[slot] for _, slot in found.providers if slot in found.loop_bound]
+        of_threads = [slots[slot] for _, slot in found.providers if slot not in found.loop_bound]
+        opening = init_resources_for(context, of_loop, of_threads, background_loop)
         if opening is not None:
             run_coroutine_in_context(lambda: opening)
 

@@ -34,7 +34,7 @@ RunLoop: TypeAlias = Callable[[], Loop | None]
 
 _logger = logging.getLogger(__name__)
 
-_renewed: Final[ContextVar[frozenset[tuple[int, int]]]] = ContextVar("aetherflow_renewed", default=frozenset())
+_reset_marks: Final[ContextVar[frozenset[tuple[int, int]]]] = ContextVar("aetherflow_reset_marks", default=frozenset())
 """Context-local singletons that were reset in this context, each with the number of the loss that caused it."""
 
 
@@ -158,9 +158,9 @@ class AsyncResources:
                 continue
             resource, owner, loss = stale
             if isinstance(singleton, providers.ContextLocalSingleton):
-                renewed = _renewed.get()
-                if (mark := (id(singleton), loss)) not in renewed:
-                    _renewed.set(renewed | {mark})
+                marks = _reset_marks.get()
+                if (mark := (id(singleton), loss)) not in marks:
+                    _reset_marks.set(marks | {mark})
                     reset_singleton(singleton)
                 continue
             reason = (

@@ -131,9 +131,9 @@ class FlowContextInstance(_Closing, containers.DynamicContainer):
         Raises:
             Exception: What the shutdown of a resource raised, after all others were shut down.
         """
-        initialised = [resource for resource in self.traverse([resource_type]) if resource.initialized]
-        closing = self._async.shut_down(reversed(in_opening_order(initialised)))
-        if any(self._async.loop_of(each) is not None or each.is_async_mode_enabled() for each in initialised):
+        open_resources = [resource for resource in self.traverse([resource_type]) if resource.initialized]
+        closing = self._async.shut_down(reversed(in_opening_order(open_resources)))
+        if any(self._async.loop_of(each) is not None or each.is_async_mode_enabled() for each in open_resources):
             return closing
         with contextlib.suppress(StopIteration):
             closing.send(None)
@@ -148,11 +148,11 @@ class FlowContextInstance(_Closing, containers.DynamicContainer):
         self, needs: Sequence[AnyProvider], shared: Sequence[AnyProvider], loop: RunLoop
     ) -> Coroutine[Any, Any, None] | None:
         """Initialise sync resources; return a coroutine that opens the async ones, if any is not open."""
-        bound, others = resources_of(self, needs), resources_of(self, shared)
-        only_shared = tuple(resource for resource in others if resource not in bound)
+        of_loop, of_threads = resources_of(self, needs), resources_of(self, shared)
+        only_shared = tuple(resource for resource in of_threads if resource not in of_loop)
         waiting = []
         with self._opening:
-            for resource in (*bound, *only_shared):
+            for resource in (*of_loop, *only_shared):
                 is_shared = resource in only_shared
                 self._async.check(resource, loop, is_shared=is_shared)
                 if self._async.is_open(resource) and (is_shared or loop() is not None):
@@ -265,8 +265,10 @@ def resources_of(context: AnyContext, needs: Iterable[str | AnyProvider]) -> tup
     Returns:
         Each resource provider once; empty for most contexts, so that a plan can leave `init_resources_for` out.
     """
-    called = (provider for need in _providers(context, needs) for provider in reachable(need))
-    return tuple(dict.fromkeys(provider for provider in called if isinstance(provider, providers.BaseResource)))
+    reachable_providers = (provider for need in _providers(context, needs) for provider in reachable(need))
+    return tuple(
+        dict.fromkeys(provider for provider in reachable_providers if isinstance(provider, providers.BaseResource))
+    )
 
 
 _opening_elsewhere = threading.RLock()
@@ -297,10 +299,10 @@ def init_resources_for(
         ResourceError: An async resource belongs to another event loop.
         Exception: What a resource raised.
     """
-    bound, others = _providers(context, needs), _providers(context, shared)
+    of_loop, of_threads = _providers(context, needs), _providers(context, shared)
     if isinstance(context, FlowContextInstance):
-        return context._open(bound, others, loop or _running_loop)
-    for resource in resources_of(context, (*bound, *others)):
+        return context._open(of_loop, of_threads, loop or _running_loop)
+    for resource in resources_of(context, (*of_loop, *of_threads)):
         if any(map(is_async, reachable(resource))):
             raise ConfigurationError(f"{resource} is async; allowed in instances of BaseFlowContext subclasses only")
         with _opening_elsewhere:

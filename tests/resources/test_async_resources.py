@@ -177,6 +177,25 @@ def test_a_context_that_is_shut_down_on_its_loop_is_used_on_the_next() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_resource_that_the_user_shut_down_is_opened_again(kind: str) -> None:
+    """Also on another event loop, since nothing of it is left on the first one."""
+    context = Context()
+    flow = taking("singleton", kind)
+
+    async def use_and_shut_down() -> bool:
+        is_open = await gets_open_one(flow, context)
+        closing: Any = context.session.shutdown()
+        await closing
+        return is_open
+
+    with running_loop() as loop:
+        assert asyncio.run_coroutine_threadsafe(use_and_shut_down(), loop).result()
+        assert session_of(flow.run(context=context)).is_open
+        with context:
+            pass
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_resource_of_a_running_loop_is_refused_elsewhere(kind: str) -> None:
     """The error names the resource and both event loops."""
     context = Context()

@@ -119,7 +119,10 @@ class AsyncResources:
             owner = self._owners.get(resource)
             if owner is None:
                 return
-            if owner.loop.is_closed():
+            if owner.opening is None and not resource.initialized:  # the user has shut it down by hand
+                resource.reset_async_mode()
+                self.remove(resource)
+            elif owner.loop.is_closed():
                 self._forget(resource, owner)
             elif not is_shared:
                 user = loop()

@@ -13,6 +13,7 @@ __all__ = [
     "MissingInputError",
     "NodeTimeoutError",
     "NotAStreamError",
+    "ResourceError",
     "SplitError",
     "StreamError",
     "UnknownInputError",
@@ -144,6 +145,23 @@ class NotAStreamError(AetherFlowError, TypeError):
             f"flow {flow!r} ends in a {type(output).__name__}, which cannot be streamed; end it with a generator node, "
             f"or use run()"
         )
+
+
+class ResourceError(AetherFlowError, RuntimeError):
+    """An async resource is needed on an event loop that it does not belong to.
+
+    Args:
+        resource: The name of the resource.
+        owner: The event loop that the resource belongs to.
+        user: The event loop, or the run, that needs it.
+        reason: What else a user should know, such as the remedy.
+    """
+
+    def __init__(self, resource: str, owner: str, user: str, reason: str) -> None:
+        self.resource = resource
+        self.owner = owner
+        self.user = user
+        super().__init__(f"resource {resource!r} belongs to {owner}, but {user} needs it: {reason}")
 
 
 class StreamError(AetherFlowError, RuntimeError):

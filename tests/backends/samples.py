@@ -313,3 +313,34 @@ async def awaited_primes(below):
 @node
 def plain_primes(below):
     return primes(below)
+
+
+async def connect():
+    await asyncio.sleep(0)
+    return f"connection of {os.getpid()}"
+
+
+def begin_connecting():
+    return connect()
+
+
+class Async(BaseFlowContext):
+    connection = providers.Factory(connect)
+    singleton = providers.Singleton(connect)
+    service = providers.Singleton(list, providers.List(singleton, connection))
+    undeclared = providers.Factory(begin_connecting)
+
+
+@node
+def takes_awaited(x, connection, singleton, service):
+    return connection, singleton, service
+
+
+@node
+async def awaits_awaited(x, connection, singleton, service):
+    return connection, singleton, service
+
+
+@node
+def takes_undeclared(x, undeclared):
+    return undeclared

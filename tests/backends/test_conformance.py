@@ -501,6 +501,21 @@ def test_dicts_of_the_context(remote):
     assert ctx.shared_data() == {}
 
 
+@pytest.mark.parametrize("taker", [samples.takes_awaited, samples.awaits_awaited])
+def test_objects_are_awaited_on_the_worker(remote, taker):
+    """A worker injects what async functions create, for sync and async nodes, one object for each singleton."""
+    connection, singleton, (shared, other) = run_one(taker, remote, context=samples.Async())
+    assert connection == singleton == shared == other
+    assert connection.startswith("connection of ")
+    assert connection != f"connection of {os.getpid()}"
+
+
+def test_an_undeclared_awaitable_is_refused_on_the_worker(remote):
+    """The error names node and parameter, as it does here."""
+    with pytest.raises(ConfigurationError, match="'takes_undeclared', parameter 'undeclared'"):
+        run_one(samples.takes_undeclared, remote, context=samples.Async())
+
+
 def test_a_resource_is_opened_on_the_worker(remote):
     """A resource that a node needs is opened in its worker's process."""
     ctx = Sample()

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 from dependency_injector import containers, providers
 
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import ConfigurationError, ResourceError
 from aetherflow.resources.context import (
     BaseFlowContext,
     FlowContextInstance,
@@ -309,13 +309,16 @@ async def test_runs_that_need_one_async_resource_open_it_once() -> None:
 
 
 def test_async_resources_close_on_the_loop_they_were_opened_on() -> None:
-    """`with` in sync code closes them there; a run on another loop uses the same object."""
+    """`with` in sync code closes them there, also if another event loop was refused the resource in between."""
     with event_loop() as loop, event_loop() as other:
         with OpeningAsync() as ctx:
-            for where, need in ((loop, "service"), (other, "pool")):
-                opening = init_resources_for(ctx, [need])
-                assert opening is not None
-                asyncio.run_coroutine_threadsafe(opening, where).result()
+            opening = init_resources_for(ctx, ["pool"])
+            assert opening is not None
+            asyncio.run_coroutine_threadsafe(opening, loop).result()
+            refused = init_resources_for(ctx, ["pool"])
+            assert refused is not None
+            with pytest.raises(ResourceError, match=f"{id(loop):#x} .* {id(other):#x}"):
+                asyncio.run_coroutine_threadsafe(refused, other).result()
             assert ctx.database() == "database"
         assert events == ["open database", "open pool", "close pool", "close database"]
 

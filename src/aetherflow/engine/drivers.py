@@ -82,6 +82,10 @@ class Driver(Protocol):
         """Return a value, awaited if it is awaitable."""
         ...
 
+    async def prepared(self, op: CallOp, slots: Slots) -> Slots:
+        """Return the slots of an execution with its injected objects awaited."""
+        ...
+
     async def finish(self, result: Any = None, failure: BaseException | None = None) -> None:
         """Close the streams that were opened, but those that the result still pulls.
 
@@ -160,7 +164,11 @@ class SyncDriver(_Opening):
             return observed(self.observer, op, slots)
         if op.kind is Kind.ASYNC:
             return run_coroutine(observed_async, self.observer, op, slots)
-        return self.hold(opened(self.observer, op, slots))
+        return self.hold(opened(self.observer, op, await self.prepared(op, slots)))
+
+    async def prepared(self, op: CallOp, slots: Slots) -> Slots:
+        """Return the slots of an execution with its injected objects awaited, on a background loop."""
+        return slots if op.prepare is None else run_coroutine(op.prepare, slots)
 
     async def side_by_side(
         self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool
@@ -213,7 +221,11 @@ class AsyncDriver(_Opening):
             return await result.finish() if type(result) is Deferred else result
         if op.kind is Kind.ASYNC:
             return await observed_async(self.observer, op, slots)
-        return self.hold(opened(self.observer, op, slots, self.home()))
+        return self.hold(opened(self.observer, op, await self.prepared(op, slots), self.home()))
+
+    async def prepared(self, op: CallOp, slots: Slots) -> Slots:
+        """Return the slots of an execution with its injected objects awaited."""
+        return slots if op.prepare is None else await op.prepare(slots)
 
     async def side_by_side(
         self, work: Sequence[Callable[[], Coroutine[Any, Any, Any]]], limit: int | None, *, stop_on_error: bool

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from aetherflow.engine.pool import Outcome, default_pool, lent_thread
 from aetherflow.resources.leaving import flush_at_exit
 
-__all__ = ["Home", "drive", "off_loop", "run_coroutine", "running_loop"]
+__all__ = ["Home", "background_loop", "drive", "off_loop", "run_coroutine", "run_coroutine_in_context", "running_loop"]
 
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
@@ -89,7 +89,7 @@ def running_loop() -> Loop | None:
         return None
 
 
-def _background_loop() -> Loop:
+def background_loop() -> Loop:
     """Return the first loop from the context's depth on that this thread does not run, and so does not block."""
     depth, here = _depth.get(), running_loop()
     return _loop(max(depth, _loops.index(here) + 1) if here in _loops else depth)
@@ -110,7 +110,7 @@ def run_coroutine(function: Callable[..., Coroutine[Any, Any, T]], *arguments: A
         arguments: What to call it with.
         on: The loop, which another thread runs; None for a background loop.
     """
-    loop = on or _background_loop()
+    loop = on or background_loop()
     depth = _depth_below(loop)
     over = threading.Event()
 
@@ -148,6 +148,27 @@ async def _outcome_of_coroutine(
     return outcome
 
 
+_CONTEXT_LOCAL: Final = frozenset({"_storage", "_cvar"})
+"""Names of the context variables in which dependency-injector keeps objects that are local to a context."""
+
+
+def run_coroutine_in_context(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+    """Do what `run_coroutine` does, and keep the objects local to a context that the coroutine has created.
+
+    A coroutine on another thread runs in a copy of the calling context, so that they would be lost.
+    """
+    context = copy_context()
+
+    async def in_copy() -> T:
+        return await asyncio.get_running_loop().create_task(function(*arguments), context=context)
+
+    value = run_coroutine(in_copy)
+    for variable, local in context.items():
+        if variable.name in _CONTEXT_LOCAL and variable.get(None) is not local:
+            variable.set(local)
+    return value
+
+
 class Home:
     """The one loop that something is used on, whoever uses it: that of its first use, unless told before.
 
@@ -163,7 +184,7 @@ class Home:
         """Run a coroutine function there and wait for its result; elsewhere where that would wait for itself."""
         loop = self._loop
         if loop is None or loop is running_loop() or not loop.is_running():
-            loop = _background_loop()
+            loop = background_loop()
             self._loop = self._loop or loop
         return run_coroutine(function, *arguments, on=loop)
 
@@ -185,7 +206,7 @@ class Home:
 
     def begin(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: Any) -> Loop:
         """Begin a coroutine function there, in the calling context, and return the loop."""
-        loop = self._loop = self._loop or _background_loop()
+        loop = self._loop = self._loop or background_loop()
         depth = _depth_below(loop)
 
         async def descend() -> None:

@@ -6,9 +6,9 @@ Operations carry all that was decided beforehand and no state of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.resources.batching import Batcher
@@ -17,9 +17,13 @@ from aetherflow.telemetry.observation import Observer, Site
 from aetherflow.telemetry.observer import current_observer
 
 __all__ = ["FIRST", "INPUTS", "PARTITION", "UNSET", "BranchOp", "CallOp", "ChainOp", "ChunkedOp"]
-__all__ += ["Condition", "FanOutOp", "Maker", "MapOp", "Op", "Plan", "RepeatOp", "Slots", "Source", "SubOp", "holds"]
+__all__ += ["Condition", "FanOutOp", "Maker", "MapOp", "Op", "Plan", "PrepareSlots", "RepeatOp", "Slots", "Source"]
+__all__ += ["SubOp", "holds"]
 
 Slots = list[Any]
+
+PrepareSlots: TypeAlias = Callable[[Slots], Coroutine[Any, Any, Slots]]
+"""Awaits the injected objects of an execution and returns a copy of the slots that gives them."""
 
 
 class _Unset:
@@ -114,6 +118,7 @@ class CallOp:
         container: For the same: the slot of the provider of the context itself; None where nothing is injected.
         on_loop: The same for an event loop, where that awaits something else.
         gather: How many of its executions are given at once, where its function takes them together.
+        prepare: Awaits the objects that are injected, for generator nodes and batches; None if none is awaited.
     """
 
     site: Site
@@ -131,6 +136,7 @@ class CallOp:
     on_loop: CallOp | None = None
     gather: Gather | None = None
     span_slot: int | None = None
+    prepare: PrepareSlots | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -283,6 +289,8 @@ class Plan:
         has_resources: Whether a run may have to initialise resources.
         overridden: Whether a provider was overridden when this was planned.
         context_local: Slots of the context-local providers, resolved before anything runs in a copy of the context.
+        awaited_local: Slots of providers with context-local parts that have to be awaited then.
+        loop_bound: Slots of the providers whose objects code on an event loop may use, in synchronous runs too.
         observer: Gives what observes a run that begins now.
     """
 
@@ -296,6 +304,8 @@ class Plan:
     linear: tuple[CallOp, ...]
     single: bool
     context_local: tuple[int, ...] = ()
+    awaited_local: tuple[int, ...] = ()
+    loop_bound: frozenset[int] = frozenset()
     has_resources: bool = False
     overridden: bool = False
     observer: Callable[[], Observer] = current_observer

@@ -11,11 +11,12 @@ from opentelemetry.trace import SpanContext
 from aetherflow.engine.drivers import AsyncDriver, Driver, SyncDriver
 from aetherflow.engine.execution import observed_alone
 from aetherflow.engine.linear import run_detailed, run_metered, run_observed, run_traced
-from aetherflow.engine.loops import drive
+from aetherflow.engine.loops import drive, run_coroutine_in_context
 from aetherflow.engine.plan import PARTITION, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.together import observed_together
 from aetherflow.engine.walk import walk, walk_all, within
+from aetherflow.resources.async_providers import prepare_context_locals
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import Lane, Observation, Observer, Site, new_run_id
 
@@ -77,19 +78,28 @@ def run_together(runs: Sequence[tuple[Plan, Slots]]) -> list[Outcome]:
         if observer.tracing:
             slots[PARTITION] = {RUN_ID: new_run_id()}
     executions = [(plan.op, slots) for plan, slots in runs if isinstance(plan.op, CallOp)]
-    return drive(observed_together(observer, executions, SyncDriver(observer).give, stop_on_error=False, waits=False))
+    return drive(observed_together(observer, executions, SyncDriver(observer), stop_on_error=False, waits=False))
 
 
 async def run_async(plan: Plan, slots: Slots, info: RunInfo | None = None, buffer: int | None = None) -> Any:
     """Run a planned flow on the running event loop and return its last output; as :func:`run` otherwise."""
     observer = plan.observer()
-    _resolve_context_local(plan, slots)
+    for slot in plan.context_local:
+        slots[slot]()
+    await _await_context_local(plan, slots)
     return await _Run(plan, slots, observer, info).walked(AsyncDriver(observer, buffer))
 
 
 def _resolve_context_local(plan: Plan, slots: Slots) -> None:
     for slot in plan.context_local:
         slots[slot]()
+    if plan.awaited_local:
+        run_coroutine_in_context(_await_context_local, plan, slots)
+
+
+async def _await_context_local(plan: Plan, slots: Slots) -> None:
+    for slot in plan.awaited_local:
+        await prepare_context_locals(slots[slot])
 
 
 class _Run:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
 
 from opentelemetry.context import get_current
 from opentelemetry.trace import SpanContext
@@ -16,21 +16,31 @@ from aetherflow.resources.gathering import NOTHING, Entry, Given
 from aetherflow.resources.item_groups import ItemGroup
 from aetherflow.telemetry.observation import Observation, Observer
 
-__all__ = ["Calls", "Give", "observed_together"]
+__all__ = ["Calls", "Submitter", "observed_together"]
 
 Calls: TypeAlias = list[tuple[Given, SpanContext | None]]
-Give: TypeAlias = Callable[[ItemGroup, Calls, bool], Awaitable[Sequence[Entry]]]
-"""Gives many items, each with the span it comes from; the last is whether no more follow."""
 
 
 _Execution: TypeAlias = tuple[Observation, Outcome, object]
 """An execution whose item has been given, or is about to be: its observation, its outcome and its active node."""
 
 
+class Submitter(Protocol):
+    """A driver, as far as batches need it."""
+
+    async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
+        """Pass items to a batcher, each with its span, and wait for the batches that they fill, or for all."""
+        ...
+
+    async def prepared(self, op: CallOp, slots: Slots) -> Slots:
+        """Return the slots of an execution with its injected objects awaited."""
+        ...
+
+
 async def observed_together(
     observer: Observer,
     executions: Sequence[tuple[CallOp, Slots]],
-    give: Give,
+    driver: Submitter,
     *,
     stop_on_error: bool,
     waits: bool = True,
@@ -40,7 +50,7 @@ async def observed_together(
     Args:
         observer: What observes each execution.
         executions: The node, maybe as it was planned for different runs, and the slots of each; at least one.
-        give: How its batcher is given the items.
+        driver: Passes the items to its batcher.
         stop_on_error: Whether no more items are given once an execution has failed.
         waits: Whether the last batch waits to be filled by items of other callers.
     """
@@ -64,12 +74,12 @@ async def observed_together(
                 seen = begun(observer, op, slots, parent)
                 execution = (seen, outcome, key)
                 try:
-                    calls.append((_given(op, slots, seen), seen.context))
+                    calls.append((await _given(op, slots, seen, driver), seen.context))
                 except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
                     _end(execution, error)
                 else:
                     added.append(execution)
-            pending += zip(added, await give(group, calls, is_last), strict=True)
+            pending += zip(added, await driver.give(group, calls, is_last), strict=True)
             added = []
             pending = [each for each in pending if not _has_settled(*each)]
             start = stop
@@ -101,13 +111,13 @@ def _end(execution: _Execution, error: BaseException | None) -> None:
         end_apart(key)
 
 
-def _given(op: CallOp, slots: Slots, seen: Observation) -> Given:
+async def _given(op: CallOp, slots: Slots, seen: Observation, driver: Submitter) -> Given:
     gather = op.gather
     assert gather is not None  # as above
     if not op.injected:
         return gather.given(slots)
     token = seen.enter()  # what providers do belongs to the execution
     try:
-        return gather.given(slots)
+        return gather.given(slots if op.prepare is None else await driver.prepared(op, slots))
     finally:
         seen.leave(token)

@@ -142,7 +142,7 @@ async def _executed(op: MapOp, copies: Sequence[Slots], driver: Driver) -> list[
     body, stop_on_error = op.op, not op.collect
     if isinstance(body, CallOp) and body.gather is not None and copies:
         executions = [(body, copy) for copy in copies]
-        outcomes = await observed_together(driver.observer, executions, driver.give, stop_on_error=stop_on_error)
+        outcomes = await observed_together(driver.observer, executions, driver, stop_on_error=stop_on_error)
         for copy, outcome in zip(copies, outcomes, strict=True):
             copy[body.slot] = outcome.value
         return outcomes

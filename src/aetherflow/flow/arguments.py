@@ -45,12 +45,14 @@ class BoundArgument(NamedTuple):
         candidates: Slots in order of priority: the first that is set, and whose condition holds, fills the parameter.
         provider: The slot of the provider that fills it otherwise; None for the default.
         error: The error to raise if nothing fills it; None if that cannot happen.
+        inject: A function that takes the object of the provider from the slots; None to just call the provider.
     """
 
     parameter: inspect.Parameter
     candidates: Sequence[SlotCandidate]
     provider: int | None = None
     error: MissingInputError | None = None
+    inject: Getter | None = None
 
     @property
     def slot(self) -> int | None:
@@ -77,7 +79,7 @@ class BoundArgument(NamedTuple):
 
     def _fallback(self) -> Getter:
         if (provider := self.provider) is not None:
-            return lambda slots: slots[provider]()
+            return self.inject or (lambda slots: slots[provider]())
         if (error := self.error) is not None:
             return _raising(error)
         default = self.parameter.default

@@ -9,12 +9,21 @@ from typing import cast
 from dependency_injector.providers import BaseResource
 
 from aetherflow.errors import ConfigurationError
+from aetherflow.resources.async_providers import Awaiting, awaiting_of
 from aetherflow.resources.context import AnyContext, context_class, provider_at
 from aetherflow.resources.markers import Getter, Marker, resolve_marker
-from aetherflow.resources.scopes import AnyProvider, context_locals_of, reachable, scope_of
+from aetherflow.resources.scopes import AnyProvider, context_locals_of, nested_providers, reachable, scope_of
 from aetherflow.telemetry.conventions import ProviderScope
 
-__all__ = ["ParameterProvider", "Providers", "container_of", "has_resources", "nature_of", "provider_named"]
+__all__ = [
+    "ParameterProvider",
+    "Providers",
+    "container_of",
+    "has_resources",
+    "is_overridden",
+    "nature_of",
+    "provider_named",
+]
 
 
 @dataclass(slots=True)
@@ -25,6 +34,7 @@ class ParameterProvider:
     get: Getter
     slot: int
     scope: ProviderScope
+    awaiting: Awaiting
 
 
 class Providers:
@@ -71,25 +81,36 @@ class Providers:
             get: Gets it from a context.
             name: The parameter that asked for it.
         """
-        found = self._found.get(key)
-        if found is None:
-            scope = scope_of(get(self._context))  # type: ignore[arg-type]  # there is one where anything is injected
-            found = self._found[key] = ParameterProvider(name, get, self._new_slot(), scope)
-        return found.slot
+        entry = self._found.get(key)
+        if entry is None:
+            provider = get(self._context)  # type: ignore[arg-type]  # there is one where anything is injected
+            scope, awaiting = scope_of(provider), awaiting_of(provider)
+            entry = self._found[key] = ParameterProvider(name, get, self._new_slot(), scope, awaiting)
+        return entry.slot
 
     def scopes(self, injected: Iterable[tuple[str, int]]) -> list[tuple[str, ProviderScope]]:
         """Return parameters with the scopes of their providers, from parameters with the slots of those."""
         scopes = {found.slot: found.scope for found in self._found.values()}
         return [(name, scopes[slot]) for name, slot in injected]
 
+    def awaiting(self, slot: int) -> Awaiting:
+        """Return whether the object of the provider in a slot has to be awaited."""
+        return next(provider.awaiting for provider in self._found.values() if provider.slot == slot)
 
-def nature_of(provider: AnyProvider) -> tuple[ProviderScope, bool, bool]:
+
+def nature_of(provider: AnyProvider) -> tuple[ProviderScope, bool, bool, Awaiting]:
     """Return all that a plan depends on in a provider, which an override may change.
 
     Returns:
-        Its scope, whether it may open resources, and whether it gives something that is local to a context.
+        Its scope, whether it may open resources, whether it gives something that is local to a context, and whether its
+        object has to be awaited.
     """
-    return scope_of(provider), has_resources(provider), bool(context_locals_of(provider))
+    return scope_of(provider), has_resources(provider), bool(context_locals_of(provider)), awaiting_of(provider)
+
+
+def is_overridden(provider: AnyProvider) -> bool:
+    """Return whether a provider, or one that it depends on, is overridden."""
+    return any(each.last_overriding is not None for each in (provider, *nested_providers(provider)))
 
 
 def has_resources(provider: AnyProvider) -> bool:

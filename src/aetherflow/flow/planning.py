@@ -41,11 +41,12 @@ from aetherflow.engine.plan import (
 )
 from aetherflow.errors import ConfigurationError
 from aetherflow.flow.arguments import Binding, SlotCandidate
+from aetherflow.flow.async_injection import await_injected, bind_providers
 from aetherflow.flow.binding import bind
 from aetherflow.flow.caching import sparing
 from aetherflow.flow.declaring import check_stays
 from aetherflow.flow.extra_inputs import BoundNode, ExtraInputs, assign_extra_inputs
-from aetherflow.flow.injecting import Providers, container_of, has_resources, nature_of
+from aetherflow.flow.injecting import Providers, container_of, has_resources, is_overridden, nature_of
 from aetherflow.flow.scope import Scope
 from aetherflow.flow.sites import DIAGRAM_SITE, node_site, observer_for, run_site, stage_site
 from aetherflow.flow.sources import PARALLEL_RESULTS, BindingContext, PreviousOutput
@@ -145,6 +146,7 @@ class _Planner:
         self._is_sketch = is_sketch
         self._size = FIRST + len(self.inputs)
         self._providers = Providers(context, self._slot)
+        self._loop_bound: set[int] = set()
         self._executor: str | None = None
         self._makers: dict[int, list[Maker]] = {}  # slot -> nodes that may have filled it
         self._spans: dict[int, Callable[[], list[int]]] = {}  # slot -> slots of the spans that filled it
@@ -168,6 +170,7 @@ class _Planner:
             self._spans[op.slot]()
         providers = self._providers.found
         given = [found.get(self._context) for found in providers] if self._context is not None else []
+        local = [p for p, each in zip(providers, given, strict=False) if context_locals_of(each)]
         return Plan(
             flow=self._root,
             op=op,
@@ -178,9 +181,11 @@ class _Planner:
             outputs=tuple(scope.outputs),
             linear=tuple(calls) if len(calls) == len(parts) else (),
             single=single,
-            context_local=tuple(p.slot for p, each in zip(providers, given, strict=False) if context_locals_of(each)),
+            context_local=tuple(p.slot for p in local if p.awaiting != "async"),
+            awaited_local=tuple(p.slot for p in local if p.awaiting == "async"),
+            loop_bound=frozenset(self._loop_bound) | {p.slot for p in providers if p.awaiting == "async"},
             has_resources=any(map(has_resources, given)),
-            overridden=any(provider.last_overriding is not None for provider in given),
+            overridden=any(map(is_overridden, given)),
             observer=observer_for(step),
         )
 
@@ -237,6 +242,7 @@ class _Planner:
                 f"flow {self._root!r} was run on a single value, but its first node {task.name!r} has no positional "
                 f"parameter without a marker or a provider's name to take it; give a mapping of inputs"
             )
+        awaited_parameters = bind_providers(task, binding, self._providers)
         call = task.call
         if task.cache is not None and binding.injected:
             call = sparing(call, binding.injected)
@@ -264,6 +270,10 @@ class _Planner:
         )
         if task.batched is not None:
             self._gather(op, binding)
+        if awaited_parameters:
+            await_injected(op, awaited_parameters)
+        if task.declared in (Kind.ASYNC, Kind.ASYNC_STREAM):
+            self._loop_bound.update(provider for _, provider in binding.providers)
         self._makers[slot] = [Maker(task.name)]
         self._spans[slot] = lambda: [self._span_slot(op)]
         scope.define(task.name, slot)

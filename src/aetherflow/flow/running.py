@@ -19,7 +19,7 @@ from aetherflow.engine import run as engine
 from aetherflow.engine.drivers import AsyncDriver, SyncDriver
 from aetherflow.engine.execution import Deferred, observed_async, observed_or_deferred, opened
 from aetherflow.engine.graph import Call, Kind, Step, Task, tasks
-from aetherflow.engine.loops import drive, run_coroutine
+from aetherflow.engine.loops import background_loop, drive, run_coroutine, run_coroutine_in_context
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.run import RunInfo
@@ -31,6 +31,7 @@ from aetherflow.flow.many import Batches
 from aetherflow.flow.planning import plan
 from aetherflow.flow.sites import observer_for
 from aetherflow.resources.context import AnyContext, ContextClass, context_class, init_resources_for
+from aetherflow.resources.scopes import nested_providers
 from aetherflow.telemetry.conventions import RUN_ID
 from aetherflow.telemetry.observation import new_run_id
 
@@ -101,10 +102,12 @@ class _Last:
         plan: The plan.
     """
 
-    __slots__ = ("_context", "_count", "_names", "plan")
+    __slots__ = ("_context", "_count", "_names", "nested", "plan")
 
     def __init__(self, context: AnyContext, names: Any, plan: Plan) -> None:
-        self._context = ref(context)
+        self.nested = [each for get, _ in plan.providers for each in nested_providers(get(context))]
+        """The providers that those of the plan depend on: an override of one may need another plan."""
+        self._context = ref(context, lambda _, nested=self.nested: nested.clear())  # type: ignore[misc]
         self._count = len(context.providers)
         self._names = names
         self.plan = plan
@@ -174,13 +177,14 @@ class Runner:
         else:
             key = _ContextKey(names, context_class(context))
             found = self._plans.get(key) or self._planned(key, names, context)
-            self._last = _Last(context, names, found)
+            self._last = last = _Last(context, names, found)
         slots = [inputs, None, *values, *found.blank]
         for get, slot in found.providers:
             slots[slot] = provider = get(context)
             if provider.last_overriding is not None:
                 return self._overridden(found, names, context, [inputs, None, *values])
-        if found.overridden:
+        nested = last.nested
+        if found.overridden or (nested and any(each.last_overriding is not None for each in nested)):
             return self._overridden(found, names, context, [inputs, None, *values])
         return found, slots
 
@@ -231,9 +235,11 @@ class Runner:
         return found, slots
 
     def _open(self, found: Plan, slots: Slots, context: Any) -> None:
-        opening = init_resources_for(context, [slots[slot] for _, slot in found.providers])
+        of_loop = [slots[slot] for _, slot in found.providers if slot in found.loop_bound]
+        of_threads = [slots[slot] for _, slot in found.providers if slot not in found.loop_bound]
+        opening = init_resources_for(context, of_loop, of_threads, background_loop)
         if opening is not None:
-            run_coroutine(lambda: opening)
+            run_coroutine_in_context(lambda: opening)
 
     async def _ready_async(self, inputs: Any, context: AnyContext | None) -> tuple[Plan, Slots]:
         found, slots = self._prepare(inputs, context)

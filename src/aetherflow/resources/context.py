@@ -11,13 +11,15 @@ import asyncio
 import contextlib
 import inspect
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, Self, TypeAlias, cast
 
 from dependency_injector import containers, providers
 
 from aetherflow.errors import ConfigurationError
-from aetherflow.resources.scopes import AnyProvider, reachable
+from aetherflow.resources.async_providers import is_async
+from aetherflow.resources.async_resources import AnyResource, AsyncResources, RunLoop, in_opening_order
+from aetherflow.resources.scopes import AnyProvider, effective_provider, reachable
 
 __all__ = [
     "AnyContext",
@@ -36,8 +38,6 @@ AnyContext: TypeAlias = containers.Container | type[containers.DeclarativeContai
 
 ContextClass: TypeAlias = type[containers.DeclarativeContainer] | containers.DynamicContainer
 """What a plan is remembered by: the declarative class, or a dynamic container that has no class of its own."""
-
-AnyResource: TypeAlias = providers.BaseResource[Any]
 
 
 class _Closing:
@@ -63,34 +63,59 @@ class FlowContextInstance(_Closing, containers.DynamicContainer):
     resource is initialised when a run first needs it. Every resource is shut down even where one fails; then the one
     failure, or an `ExceptionGroup` of several, is raised.
 
-    Async resources are opened on the event loop that first needs one and are shut down there. Once opened, their
-    provider gives the object itself, so that sync nodes and other providers can take it in any thread.
+    An async resource belongs to the event loop that opens it, which is the first one that needs it, and is shut down
+    there. Once it is open, its provider gives the object itself, so that sync nodes and other providers can take it in
+    any thread. A run on another event loop raises `ResourceError`. If the event loop of a resource was closed, the next
+    run opens a new one, and singletons that hold the old one are created again.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._opening = threading.RLock()
-        self._opened_async: list[AnyResource] = []
-        self._home: asyncio.AbstractEventLoop | None = None
+        self._async = AsyncResources(self._opening, lambda kind: self.traverse([kind]), self._name_of)
 
     def __exit__(self, *exc_info: object) -> None:
-        home = self._home
-        if home is not None and home is _running_loop():
+        loops = self._async.loops()
+        if _running_loop() in loops:
             raise ConfigurationError(
                 "a context with async resources cannot be closed by `with` on their own event loop; use `async with`"
             )
         closing = self.shutdown_resources()
         if closing is None:
             return
-        if home is not None and home.is_running():
-            asyncio.run_coroutine_threadsafe(closing, home).result()
+        running = next((loop for loop in loops if loop.is_running()), None)
+        if running is not None:
+            asyncio.run_coroutine_threadsafe(closing, running).result()
         else:
             asyncio.run(closing)
 
     async def __aexit__(self, *exc_info: object) -> None:
         closing = self.shutdown_resources()
         if closing is not None:
-            await self._at_home(closing)
+            await closing
+
+    def init_resources(self, resource_type: type[AnyResource] = providers.BaseResource) -> Awaitable[None] | None:
+        """Initialise all resources, async ones on the running event loop.
+
+        Args:
+            resource_type: Only resources of this kind.
+
+        Returns:
+            None if no resource is async; otherwise an awaitable.
+
+        Raises:
+            ResourceError: An async resource belongs to another event loop, which is not closed.
+            Exception: What a resource raised.
+        """
+        with self._opening:
+            for resource in self.traverse([resource_type]):
+                self._async.check(resource, _running_loop, is_shared=False)
+            initialising = super().init_resources(resource_type)
+            if initialising is not None:
+                for resource in self.traverse([resource_type]):
+                    if resource.initialized and resource.is_async_mode_enabled():
+                        self._async.register(resource, asyncio.get_running_loop())
+        return initialising
 
     def shutdown_resources(
         self, resource_type: type[AnyResource] = providers.BaseResource
@@ -106,49 +131,41 @@ class FlowContextInstance(_Closing, containers.DynamicContainer):
         Raises:
             Exception: What the shutdown of a resource raised, after all others were shut down.
         """
-        open_ones = [found for found in self.traverse([resource_type]) if found.initialized]
-        # What a resource depends on reaches fewer providers than the resource itself.
-        open_ones.sort(key=lambda resource: len(list(reachable(resource))), reverse=True)
-        closing = _shut_down(open_ones)
-        if any(resource in self._opened_async or resource.is_async_mode_enabled() for resource in open_ones):
-            self._opened_async = [resource for resource in self._opened_async if resource not in open_ones]
+        open_resources = [resource for resource in self.traverse([resource_type]) if resource.initialized]
+        closing = self._async.shut_down(reversed(in_opening_order(open_resources)))
+        if any(self._async.loop_of(each) is not None or each.is_async_mode_enabled() for each in open_resources):
             return closing
         with contextlib.suppress(StopIteration):
             closing.send(None)
         return None
 
-    def _open(self, resources: Iterable[AnyResource]) -> Coroutine[Any, Any, None] | None:
-        """Initialise sync resources; give what opens the async ones, to be awaited on any loop."""
+    def _name_of(self, provider: AnyProvider) -> str:
+        """Return the name of a provider or of the one that it overrides; its text if it is in a nested container."""
+        named = ((name, each) for name, each in self.providers.items() if effective_provider(each) is provider)
+        return next((name for name, _ in named), str(provider))
+
+    def _open(
+        self, needs: Sequence[AnyProvider], shared: Sequence[AnyProvider], loop: RunLoop
+    ) -> Coroutine[Any, Any, None] | None:
+        """Initialise sync resources; return a coroutine that opens the async ones, if any is not open."""
+        of_loop, of_threads = resources_of(self, needs), resources_of(self, shared)
+        only_shared = tuple(resource for resource in of_threads if resource not in of_loop)
         waiting = []
         with self._opening:
-            for resource in resources:
-                if resource in self._opened_async or (resource.initialized and not resource.is_async_mode_enabled()):
+            for resource in (*of_loop, *only_shared):
+                is_shared = resource in only_shared
+                self._async.check(resource, loop, is_shared=is_shared)
+                if self._async.is_open(resource) and (is_shared or loop() is not None):
                     continue
-                if any(map(_is_async, reachable(resource))) or inspect.isawaitable(resource.init()):
+                is_owned = self._async.loop_of(resource) is not None
+                if not is_owned and resource.initialized and not resource.is_async_mode_enabled():
+                    continue
+                if is_owned or any(map(is_async, reachable(resource))) or inspect.isawaitable(resource.init()):
+                    if is_shared:
+                        self._async.check_blocked(resource)
                     waiting.append(resource)
-        return self._at_home(self._settle(waiting)) if waiting else None
-
-    async def _settle(self, resources: Iterable[AnyResource]) -> None:
-        for resource in resources:
-            opening = resource.init()
-            if inspect.isawaitable(opening):
-                # Another run may wait for the same resource: a cancelled one must not take it away.
-                await asyncio.shield(opening)
-            if resource not in self._opened_async:
-                resource.disable_async_mode()
-                self._opened_async.append(resource)
-
-    async def _at_home(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` on the loop the async resources live on: this one, where there is none yet."""
-        with self._opening:
-            here = asyncio.get_running_loop()
-            if self._home is None or not self._home.is_running():
-                self._home = here
-            home = self._home
-        if home is here:
-            await work
-        else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+            self._async.check_singletons((*needs, *shared), loop)
+        return self._async.open(waiting, only_shared) if waiting else None
 
 
 class BaseFlowContext(_Closing, containers.DeclarativeContainer):
@@ -248,68 +265,53 @@ def resources_of(context: AnyContext, needs: Iterable[str | AnyProvider]) -> tup
     Returns:
         Each resource provider once; empty for most contexts, so that a plan can leave `init_resources_for` out.
     """
-    wanted = (provider_at(context, need) if isinstance(need, str) else need for need in needs)
-    found = (provider for need in wanted for provider in reachable(need))
-    return tuple(dict.fromkeys(provider for provider in found if isinstance(provider, providers.BaseResource)))
+    reachable_providers = (provider for need in _providers(context, needs) for provider in reachable(need))
+    return tuple(
+        dict.fromkeys(provider for provider in reachable_providers if isinstance(provider, providers.BaseResource))
+    )
 
 
 _opening_elsewhere = threading.RLock()
 
 
-def init_resources_for(context: AnyContext, needs: Iterable[str | AnyProvider]) -> Coroutine[Any, Any, None] | None:
+def init_resources_for(
+    context: AnyContext,
+    needs: Iterable[str | AnyProvider],
+    shared: Iterable[str | AnyProvider] = (),
+    loop: RunLoop | None = None,
+) -> Coroutine[Any, Any, None] | None:
     """Initialise the resources a run needs that are not initialised yet, each once, whatever the threads.
 
     Args:
         context: A container instance or class.
         needs: Names of its providers, or providers themselves.
+        shared: More of them, which only synchronous code of a synchronous run takes: the async resources behind them
+            may be open on any event loop.
+        loop: Returns the event loop of the run; by default the running one, or else that on which the result is
+            awaited.
 
     Returns:
-        None where all is done; a coroutine, to be awaited on any loop before the run, where a resource is async: an
-        async (generator) function, an async context manager, or one that depends on such.
+        None where all is done; a coroutine, to be awaited on the event loop of the run before it starts, where a
+        resource is async: an async (generator) function, an async context manager, or one that depends on such.
 
     Raises:
         ConfigurationError: A resource is async and the context does not derive from `BaseFlowContext`.
+        ResourceError: An async resource belongs to another event loop.
         Exception: What a resource raised.
     """
-    resources = resources_of(context, needs)
+    of_loop, of_threads = _providers(context, needs), _providers(context, shared)
     if isinstance(context, FlowContextInstance):
-        return context._open(resources)
-    for resource in resources:
-        if any(map(_is_async, reachable(resource))):
+        return context._open(of_loop, of_threads, loop or _running_loop)
+    for resource in resources_of(context, (*of_loop, *of_threads)):
+        if any(map(is_async, reachable(resource))):
             raise ConfigurationError(f"{resource} is async; allowed in instances of BaseFlowContext subclasses only")
         with _opening_elsewhere:
             resource.init()
     return None
 
 
-_MAKERS = (providers.BaseResource, providers.BaseSingleton, providers.Factory, providers.Callable)
-
-
-def _is_async(provider: AnyProvider) -> bool:
-    """Whether calling ``provider`` gives an awaitable, as far as can be told without calling it."""
-    if not isinstance(provider, _MAKERS) or not callable(provider.provides):
-        return False
-    made_by = inspect.unwrap(provider.provides)
-    if isinstance(made_by, type):
-        return hasattr(made_by, "__aenter__") and not hasattr(made_by, "__enter__")
-    return inspect.iscoroutinefunction(made_by) or inspect.isasyncgenfunction(made_by)
-
-
-async def _shut_down(resources: Iterable[AnyResource]) -> None:
-    """Shut all down in this order; never suspends where all are sync."""
-    failures = []
-    for resource in resources:
-        try:
-            closing = resource.shutdown()
-            if inspect.isawaitable(closing):
-                await closing
-        except Exception as failure:  # noqa: BLE001  # one that cannot close must not keep the others open
-            failures.append(failure)
-        resource.reset_async_mode()
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ExceptionGroup("resources failed to shut down", failures)
+def _providers(context: AnyContext, needs: Iterable[str | AnyProvider]) -> list[AnyProvider]:
+    return [provider_at(context, need) if isinstance(need, str) else need for need in needs]
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

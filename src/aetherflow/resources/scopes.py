@@ -13,7 +13,15 @@ from dependency_injector import providers
 
 from aetherflow.telemetry.conventions import ProviderScope
 
-__all__ = ["combined_scope", "context_locals_of", "effective_provider", "is_context_local", "reachable", "scope_of"]
+__all__ = [
+    "combined_scope",
+    "context_locals_of",
+    "effective_provider",
+    "is_context_local",
+    "nested_providers",
+    "reachable",
+    "scope_of",
+]
 
 AnyProvider = providers.Provider[Any]
 
@@ -128,6 +136,25 @@ def reachable(provider: AnyProvider) -> Iterator[AnyProvider]:
         current = effective_provider(waiting.pop())
         if current not in seen:
             seen.add(current)
+            yield current
+            waiting += current.related
+
+
+def nested_providers(provider: AnyProvider) -> Iterator[AnyProvider]:
+    """The providers that ``provider`` depends on, directly and indirectly, whose overrides matter to it.
+
+    Args:
+        provider: Where to start.
+
+    Yields:
+        Each of them once, overridden ones too; not ``provider`` itself.
+    """
+    visited = {provider}
+    waiting = list(provider.related)
+    while waiting:
+        current = waiting.pop()
+        if current not in visited and not isinstance(current, providers.Self):
+            visited.add(current)
             yield current
             waiting += current.related
 

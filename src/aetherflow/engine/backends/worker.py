@@ -8,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -22,10 +22,12 @@ from opentelemetry.trace import SpanKind
 from aetherflow.engine.awaitables import awaited, is_coroutine_function, resolved
 from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id, unpack
 from aetherflow.engine.backends.errors import NotImportableError, dump_error, unpickled
-from aetherflow.engine.loops import run_coroutine
+from aetherflow.engine.loops import background_loop, run_coroutine, run_coroutine_in_context
 from aetherflow.engine.signatures import read_signature
+from aetherflow.resources.async_providers import awaiting_of, call_sync, check_threads, value_of
 from aetherflow.resources.context import AnyContext, FlowContextInstance, context_class, init_resources_for, provider_at
 from aetherflow.resources.markers import marker_target, resolve_marker
+from aetherflow.resources.scopes import AnyProvider
 from aetherflow.telemetry.conventions import FLOW_NAME, NODE_DURATION, NODE_NAME
 from aetherflow.telemetry.export.relay import Recording, Relayed, recording_in, relay_missing_signals
 from aetherflow.telemetry.observation import ExecutionDetails, Site
@@ -125,7 +127,11 @@ def _called(envelope: Envelope, profile: AbstractContextManager[None]) -> Any:
     parameters = read_signature(function).parameters
     if envelope.injected:
         kwargs.update(
-            _injected(envelope, [p for p in parameters if p.name in envelope.injected and p.name not in kwargs])
+            _injected(
+                envelope,
+                [p for p in parameters if p.name in envelope.injected and p.name not in kwargs],
+                is_sync=not is_coroutine_function(call),
+            )
         )
     for parameter in parameters[len(args) :]:
         if parameter.kind is not parameter.POSITIONAL_ONLY:
@@ -159,7 +165,7 @@ def _resolved(reference: Reference, node: str, what: str) -> Any:
         raise NotImportableError(node, f"{what} {reference}", str(error)) from error
 
 
-def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
+def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter], *, is_sync: bool) -> dict[str, Any]:
     context = _context(envelope)
     found = {}
     for parameter in parameters:
@@ -168,10 +174,22 @@ def _injected(envelope: Envelope, parameters: Iterable[inspect.Parameter]) -> di
             found[parameter.name] = provider_at(context, parameter.name)
         else:
             found[parameter.name] = resolve_marker(marker, context_class(context))(context)
-    opening = init_resources_for(context, found.values())
+    opening = init_resources_for(context, found.values(), loop=background_loop)
     if opening is not None:
-        run_coroutine(lambda: opening)
-    return {name: provider() for name, provider in found.items()}
+        run_coroutine_in_context(lambda: opening)
+    to_await = {name: provider for name, provider in found.items() if awaiting_of(provider) == "async"}
+    for name, provider in to_await.items():
+        if is_sync:
+            check_threads(provider, envelope.node, name)
+    objects = run_coroutine(_awaited_objects, to_await) if to_await else {}
+    return {
+        name: objects[name] if name in to_await else call_sync(provider, envelope.node, name)
+        for name, provider in found.items()
+    }
+
+
+async def _awaited_objects(providers_by_name: Mapping[str, AnyProvider]) -> dict[str, Any]:
+    return {name: await value_of(provider) for name, provider in providers_by_name.items()}
 
 
 _contexts: dict[object, AnyContext] = {}

@@ -37,7 +37,10 @@ def observed(observer: Observer, op: CallOp, slots: Slots) -> Any:
 def observed_alone(observer: Observer, op: CallOp, slots: Slots) -> Any:
     """Execute a synchronous node that is a run by itself, with its span current; otherwise as :func:`observed`."""
     invoke = op.invoke  # a variable, since CPython calls what an attribute holds more slowly
-    with observer.begin_run(op.site):
+    with observer.begin_run(op.site) as observation:
+        if op.site.has_details:
+            with _details_of(op, observation):
+                return invoke(slots)
         value = invoke(slots)
         try:
             is_plain = type(value) in PLAIN_TYPES

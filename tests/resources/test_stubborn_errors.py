@@ -228,3 +228,15 @@ def test_a_cached_value_is_not_asked_for_anything():
     cache = CacheService[Any]()
     assert cache.get_or_compute("a", lambda: result) is result
     assert cache.get_or_compute("a", lambda: None) is result
+
+
+def test_a_failure_of_telemetry_does_not_replace_a_result(monkeypatch):
+    """If the place of an item cannot be recorded, its caller still gets the result."""
+    failures: list[BaseException] = []
+    monkeypatch.setattr(shield, "caught", lambda failure, doing: failures.append(failure))
+
+    def refuse(placement: object) -> None:
+        raise RuntimeError("telemetry")
+
+    assert Batcher(list, size=1, on_item=refuse).run(3) == 3
+    assert [str(failure) for failure in failures] == ["telemetry"]

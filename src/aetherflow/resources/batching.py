@@ -35,6 +35,7 @@ from aetherflow.resources.gathering import (
 )
 from aetherflow.resources.item_groups import ItemGroup
 from aetherflow.resources.leaving import flush_at_exit
+from aetherflow.telemetry import shield
 from aetherflow.telemetry.forks import renew_in_children
 
 __all__ = [
@@ -265,7 +266,10 @@ class Batcher(Generic[T, R]):
 
     def _came(self, entry: Entry) -> R:
         if self._on_item is not None:
-            self._on_item(entry.placement)
+            try:
+                self._on_item(entry.placement)
+            except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
+                shield.caught(failure, "recording where an item was")
         return entry.outcome()  # type: ignore[no-any-return]  # the function's own
 
     # --- beginning -----------------------------------------------------------------------------------------

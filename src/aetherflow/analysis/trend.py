@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from aetherflow.analysis.distributions import t_survival
 from aetherflow.analysis.metrics import Job
-from aetherflow.analysis.node_samples import NodeKey, durations_of, sample_of
+from aetherflow.analysis.node_samples import NodeKey, comparable_durations, sample_of
 from aetherflow.analysis.shifts import FEWEST_FOR_FACTOR
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import NODE_DURATION, VCS_REVISION
@@ -174,8 +174,8 @@ def _otava(limit: float) -> Detector:
 
 def _medians(jobs: Sequence[Job]) -> dict[NodeKey, dict[int, float]]:
     found: defaultdict[NodeKey, dict[int, float]] = defaultdict(dict)
-    for index, job in enumerate(jobs):
-        for key, histogram in durations_of(job).items():
+    for index, durations in enumerate(comparable_durations(jobs)):
+        for key, histogram in durations.items():
             if sample := sample_of(histogram, fine=histogram.is_fine):
                 found[key][index] = sample.x
     return dict(found)

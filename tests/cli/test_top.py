@@ -102,7 +102,7 @@ def test_numbers_are_those_of_the_time_between():
         greet.run({"name": "a"})
     first = read_scrape(exposition.render("")[0].decode(), 0.0)
     text = drawn(Change(first, read_scrape(exposition.render("")[0].decode(), 1.0)))
-    assert line_of(text, "greet") == [NONE, NONE, NONE, NONE, "0", NONE, NONE, "4"]
+    assert line_of(text, "greet") == [NONE, NONE, NONE, NONE, "0", NONE, NONE, NONE, "4"]
 
 
 @pytest.mark.parametrize("width", [20, 30, 40, 50, 60, 80, 100, 200])

@@ -245,6 +245,7 @@ def test_hits_alone_have_no_histogram(browser: Any, tmp_path: Path) -> None:
     with opened(browser, report(save(tmp_path / "metrics-1.jsonl", message(node_durations(point))))) as page:
         page.click("#tab-latency")
         assert rows(page, "Latencies")[0].split()[:6] == ["n", "node", "flow", "50", "100", "%"]
+        assert page.locator("#panel-latency .plot").count() == 0
         assert "0 measured of 50" in page.locator("#panel-latency").inner_text()
 
 

@@ -19,7 +19,7 @@ from aetherflow.analysis.node_samples import NodeKey, comparable_durations, dura
 from aetherflow.analysis.rates import RateResult
 from aetherflow.analysis.regression import Comparison, NodeResult, compare_jobs, compare_pairs
 from aetherflow.analysis.regression_rules import RateLimits, Rules
-from aetherflow.analysis.trend import find_trends
+from aetherflow.analysis.trend import find_rate_trends, find_trends
 from aetherflow.telemetry import conventions as names
 
 SLOW = {2: 1.5}
@@ -240,6 +240,29 @@ def test_a_trend_is_of_computed_executions(run: Any) -> None:
     jobs = [job for part in steps for job in part]
     (trend,) = (trend for trend in find_trends(jobs) if trend.key == KEY)
     assert [change.index for change in trend.changes] == [16]
+
+
+def test_a_trend_tells_where_hits_fall_and_retries_rise(run: Any) -> None:
+    """A hit ratio and a retry rate that change for good are told, with the run and the difference; others are not."""
+    steps = [
+        run("a", 8, hits={2: 0.9, 3: 0.9}, retried={1: 0.01}),
+        run("b", 8, hits={2: 0.6, 3: 0.9}, retried={1: 0.2}),
+    ]
+    found = {
+        (trend.key.rate, trend.key.name): [(change.index, round(change.change, 2)) for change in trend.changes]
+        for trend in find_rate_trends([job for part in steps for job in part])
+    }
+    assert found == {
+        ("cache_hit_ratio", "node-2"): [(8, -0.3)],
+        ("cache_hit_ratio", "node-3"): [],
+        ("retry_rate", "node-1"): [(8, 0.19)],
+    }
+
+
+def test_a_rate_that_changes_little_is_not_told(run: Any) -> None:
+    """Odds that double, of a retry rate of 1 in 500, are below what the gate warns of."""
+    jobs = [*run("a", 8, retried={2: 0.0025}), *run("b", 8, retried={2: 0.01})]
+    assert [trend.changes for trend in find_rate_trends(jobs)] == [()]
 
 
 # --- what is kept and added up -------------------------------------------------------------------------------

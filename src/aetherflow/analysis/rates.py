@@ -17,11 +17,11 @@ from aetherflow.analysis.regression_rules import Rules
 from aetherflow.analysis.shifts import Sample, Shifts, independent_shifts, paired_shifts
 from aetherflow.telemetry import conventions as names
 
-__all__ = ["Rate", "RateKey", "RateResult", "compare_rates"]
+__all__ = ["WARNING_LIMITS", "ObservedRate", "Rate", "RateKey", "RateResult", "compare_rates", "observe_rates"]
 
 Rate: TypeAlias = Literal["error_rate", "retry_rate", "cache_hit_ratio", "throughput"]
 
-_WARNING_LIMITS: Final[Mapping[Rate, float]] = {
+WARNING_LIMITS: Final[Mapping[Rate, float]] = {
     "error_rate": 0.01,
     "retry_rate": 0.01,
     "cache_hit_ratio": 0.05,
@@ -71,11 +71,19 @@ class RateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Observed:
+class ObservedRate:
     """A rate in one job: so many of so many, or so many in a number of seconds."""
 
     part: float
     whole: float
+
+    def sample(self, rate: Rate) -> Sample:
+        """Return it on a scale on which changes add up: the logarithm of the odds, or of a rate that is no share."""
+        # Half a case more on either side, so that none, or nothing else, is a number too.
+        part, rest = self.part + 0.5, self.whole - self.part + 0.5
+        if rate in _UNBOUNDED:
+            return Sample(math.log(part / self.whole), 1 / math.sqrt(part), round(self.part))
+        return Sample(math.log(part / rest), math.sqrt(1 / part + 1 / rest), round(self.whole))
 
 
 def compare_rates(
@@ -99,9 +107,9 @@ def compare_rates(
         What became of each rate, the regressions first.
     """
     ignored = functools.cache(lambda flow, node, metric: rules.for_node(flow, node, metric).ignore)
-    sides = [_observed(job, ignored) for job in baseline], [_observed(job, ignored) for job in candidate]
+    sides = [observe_rates(job, ignored) for job in baseline], [observe_rates(job, ignored) for job in candidate]
     results: list[RateResult] = []
-    for rate in _WARNING_LIMITS:
+    for rate in WARNING_LIMITS:
         # What never happens on either side has no spread, and would make that of the others look smaller.
         present = {key for side in sides for seen in side for key, each in seen.items() if each.part}
         panels = [_panel(side, rate, present) for side in sides]
@@ -113,12 +121,12 @@ def compare_rates(
     return tuple(sorted(results, key=lambda result: (result.verdict != "regression", result.key)))
 
 
-_Observations: TypeAlias = Mapping[RateKey, _Observed]
+_Observations: TypeAlias = Mapping[RateKey, ObservedRate]
 
 
-def _observed(job: Job, ignored: Callable[[str, str, str], bool]) -> dict[RateKey, _Observed]:
+def observe_rates(job: Job, ignored: Callable[[str, str, str], bool] = lambda *_: False) -> dict[RateKey, ObservedRate]:
     """Find the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
-    found: dict[RateKey, _Observed] = {}
+    found: dict[RateKey, ObservedRate] = {}
     retries: Counter[tuple[str, str]] = Counter()
     caches: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for series, value in job.sums.items():
@@ -132,18 +140,18 @@ def _observed(job: Job, ignored: Callable[[str, str, str], bool]) -> dict[RateKe
         if ignored(key.flow, key.node, key.metric):
             continue
         if key.metric == names.NODE_DURATION.name:
-            found[RateKey("error_rate", key.flow, key.node)] = _Observed(counts.failed, counts.total)
+            found[RateKey("error_rate", key.flow, key.node)] = ObservedRate(counts.failed, counts.total)
             # Each retried execution has at least one retry, also in files that lack the counter of retries.
             retried = max(retries[key.flow, key.node], counts.kinds[names.RETRIED_KIND])
-            found[RateKey("retry_rate", key.flow, key.node)] = _Observed(retried, counts.total)
+            found[RateKey("retry_rate", key.flow, key.node)] = ObservedRate(retried, counts.total)
             if has_kinds and not caches:
-                found[RateKey("cache_hit_ratio", key.flow, key.node)] = _Observed(counts.cached, counts.total)
+                found[RateKey("cache_hit_ratio", key.flow, key.node)] = ObservedRate(counts.cached, counts.total)
         elif key.metric == names.RUN_DURATION.name and job.duration:
-            found[RateKey("throughput", key.flow, "")] = _Observed(counts.total, job.duration)
+            found[RateKey("throughput", key.flow, "")] = ObservedRate(counts.total, job.duration)
     for cache, results in caches.items():
         if not ignored("", cache, names.CACHE_REQUESTS.name):
             hits = results.total() - results["miss"]
-            found[RateKey("cache_hit_ratio", "", cache)] = _Observed(hits, results.total())
+            found[RateKey("cache_hit_ratio", "", cache)] = ObservedRate(hits, results.total())
     return found
 
 
@@ -153,19 +161,8 @@ def _panel(side: Sequence[_Observations], rate: Rate, present: Set[RateKey]) -> 
     for number, observations in enumerate(side):
         for key, seen in observations.items():
             if key.rate == rate and key in present and seen.whole:
-                panel[key][number] = _log_sample(seen) if rate in _UNBOUNDED else _logit_sample(seen)
+                panel[key][number] = seen.sample(rate)
     return panel
-
-
-def _log_sample(seen: _Observed) -> Sample:
-    part = seen.part + 0.5  # so that none is a number too
-    return Sample(math.log(part / seen.whole), 1 / math.sqrt(part), round(seen.part))
-
-
-def _logit_sample(seen: _Observed) -> Sample:
-    # Half a case on either side, so that none, or nothing else, is a number too.
-    part, rest = seen.part + 0.5, seen.whole - seen.part + 0.5
-    return Sample(math.log(part / rest), math.sqrt(1 / part + 1 / rest), round(seen.whole))
 
 
 def _shifts(
@@ -196,7 +193,7 @@ def _overall(side: Sequence[_Observations], key: RateKey) -> float:
 
 def _result(key: RateKey, before: float, after: float, p: float, rules: Rules, lacking: str) -> RateResult:
     configured: float | None = getattr(rules.rates, key.rate)
-    limit = configured or _WARNING_LIMITS[key.rate]
+    limit = configured or WARNING_LIMITS[key.rate]
     change = after / before - 1 if key.rate == "throughput" else after - before
     worse = change if key.rate in _WORSE_ABOVE else -change
     if p >= rules.alpha or worse < limit:

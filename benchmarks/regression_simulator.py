@@ -434,15 +434,15 @@ def main() -> None:
         show(title, list(kinds), rows(KIND_SCENARIOS, kinds, arguments.comparisons, seed), markdown=arguments.markdown)
 
 
-def show(title: str, columns: Sequence[str], found: Iterator[list[str]], *, markdown: bool) -> None:
+def show(title: str, columns: Sequence[str], lines: Iterator[list[str]], *, markdown: bool) -> None:
     """Print a table; as Markdown row by row."""
     if markdown:
         print(title, "", "| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns), sep="\n")
-        for row in found:
+        for row in lines:
             print("| " + " | ".join(row) + " |", flush=True)
         return
     table = Table("", *columns, title=title)
-    for row in found:
+    for row in lines:
         table.add_row(*row)
     Console().print(table)
 

@@ -65,9 +65,9 @@ def test_a_slowdown_beside_retries_is_found_as_without_them(run: Any, share: flo
     """Retried executions, with their back-off, change nothing in what the gate says of a node."""
     bare = compare_jobs(run("was", 5), run("is", 3, slow=SLOW), Rules())
     retried = {"retried": {2: share}}
-    found = compare_jobs(run("was", 5, "r", **retried), run("is", 3, "r", slow=SLOW, **retried), Rules())
-    assert [each.key.node for each in found.nodes if each.fails] == ["node-2"]
-    assert node(found).finding == node(bare).finding
+    comparison = compare_jobs(run("was", 5, "r", **retried), run("is", 3, "r", slow=SLOW, **retried), Rules())
+    assert [each.key.node for each in comparison.nodes if each.fails] == ["node-2"]
+    assert node(comparison).finding == node(bare).finding
 
 
 def test_retries_that_become_more_are_no_slowdown(run: Any) -> None:
@@ -133,8 +133,8 @@ def test_rates_are_read_from_kinds_if_no_counter_says_them(run: Any) -> None:
 
     was = without_counters(run("was", 5, hits={2: 0.9}, retried={1: 0.02}))
     now = without_counters(run("is", 3, hits={2: 0.5}, retried={1: 0.2}))
-    found = {key for key, each in rates(compare_jobs(was, now, Rules())).items() if each.verdict == "regression"}
-    assert found == {("cache_hit_ratio", "node-2"), ("retry_rate", "node-1")}
+    regressions = {key for key, each in rates(compare_jobs(was, now, Rules())).items() if each.verdict == "regression"}
+    assert regressions == {("cache_hit_ratio", "node-2"), ("retry_rate", "node-1")}
 
 
 @pytest.mark.parametrize("side", ["baseline", "candidate"])
@@ -248,11 +248,11 @@ def test_a_trend_tells_where_hits_fall_and_retries_rise(run: Any) -> None:
         run("a", 8, hits={2: 0.9, 3: 0.9}, retried={1: 0.01}),
         run("b", 8, hits={2: 0.6, 3: 0.9}, retried={1: 0.2}),
     ]
-    found = {
+    changes = {
         (trend.key.rate, trend.key.name): [(change.index, round(change.change, 2)) for change in trend.changes]
         for trend in find_rate_trends([job for part in steps for job in part])
     }
-    assert found == {
+    assert changes == {
         ("cache_hit_ratio", "node-2"): [(8, -0.3)],
         ("cache_hit_ratio", "node-3"): [],
         ("retry_rate", "node-1"): [(8, 0.19)],

@@ -186,6 +186,6 @@ def test_json_counts_the_executions_that_are_not_judged(tmp_path: Path, capsys: 
             run_job(tmp_path / side / f"{number}.jsonl", f"{side}{number}", hits={2: 0.5}, retried={2: 0.2})
     regress("--baseline", str(tmp_path / "was"), "--candidate", str(tmp_path / "is"), "--format", "json")
     nodes = {each["node"]: each for each in json.loads(capsys.readouterr().out)["nodes"]}
-    found = nodes["node-2"]["candidate"]
-    assert (found["calls"], found["executions"], found["left_out"]) == (1200, 2700, {"cache_hit": 1200, "retried": 300})
+    side = nodes["node-2"]["candidate"]
+    assert (side["calls"], side["executions"], side["left_out"]) == (1200, 2700, {"cache_hit": 1200, "retried": 300})
     assert nodes["node-1"]["candidate"]["left_out"] == {}

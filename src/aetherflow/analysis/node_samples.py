@@ -148,9 +148,9 @@ def _mixes_kinds(job: Job, key: NodeKey) -> bool:
     )
 
 
-def _by_key(recorded: Iterable[tuple[Series, Histogram]]) -> dict[NodeKey, Histogram]:
+def _by_key(durations: Iterable[tuple[Series, Histogram]]) -> dict[NodeKey, Histogram]:
     merged: dict[NodeKey, Histogram] = {}
-    for series, histogram in recorded:
+    for series, histogram in durations:
         key = _key_of(series)
         if key is not None and histogram.count:
             merged[key] = merged[key].merged(histogram) if key in merged else histogram

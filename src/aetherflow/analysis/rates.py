@@ -111,7 +111,7 @@ def compare_rates(
     results: list[RateResult] = []
     for rate in WARNING_LIMITS:
         # What never happens on either side has no spread, and would make that of the others look smaller.
-        present = {key for side in sides for seen in side for key, each in seen.items() if each.part}
+        present = {key for side in sides for rates in side for key, each in rates.items() if each.part}
         panels = [_panel(side, rate, present) for side in sides]
         shifts = _shifts(panels[0], panels[1], paired=paired).series
         tails = [shift.p_above(0) if rate in _WORSE_ABOVE else shift.p_below(0) for shift in shifts.values()]
@@ -125,8 +125,8 @@ _Observations: TypeAlias = Mapping[RateKey, ObservedRate]
 
 
 def observe_rates(job: Job, ignored: Callable[[str, str, str], bool] = lambda *_: False) -> dict[RateKey, ObservedRate]:
-    """Find the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
-    found: dict[RateKey, ObservedRate] = {}
+    """Return the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
+    rates: dict[RateKey, ObservedRate] = {}
     retries: Counter[tuple[str, str]] = Counter()
     caches: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for series, value in job.sums.items():
@@ -140,19 +140,19 @@ def observe_rates(job: Job, ignored: Callable[[str, str, str], bool] = lambda *_
         if ignored(key.flow, key.node, key.metric):
             continue
         if key.metric == names.NODE_DURATION.name:
-            found[RateKey("error_rate", key.flow, key.node)] = ObservedRate(counts.failed, counts.total)
+            rates[RateKey("error_rate", key.flow, key.node)] = ObservedRate(counts.failed, counts.total)
             # Each retried execution has at least one retry, also in files that lack the counter of retries.
             retried = max(retries[key.flow, key.node], counts.kinds[names.RETRIED_KIND])
-            found[RateKey("retry_rate", key.flow, key.node)] = ObservedRate(retried, counts.total)
+            rates[RateKey("retry_rate", key.flow, key.node)] = ObservedRate(retried, counts.total)
             if has_kinds and not caches:
-                found[RateKey("cache_hit_ratio", key.flow, key.node)] = ObservedRate(counts.cached, counts.total)
+                rates[RateKey("cache_hit_ratio", key.flow, key.node)] = ObservedRate(counts.cached, counts.total)
         elif key.metric == names.RUN_DURATION.name and job.duration:
-            found[RateKey("throughput", key.flow, "")] = ObservedRate(counts.total, job.duration)
+            rates[RateKey("throughput", key.flow, "")] = ObservedRate(counts.total, job.duration)
     for cache, results in caches.items():
         if not ignored("", cache, names.CACHE_REQUESTS.name):
             hits = results.total() - results["miss"]
-            found[RateKey("cache_hit_ratio", "", cache)] = ObservedRate(hits, results.total())
-    return found
+            rates[RateKey("cache_hit_ratio", "", cache)] = ObservedRate(hits, results.total())
+    return rates
 
 
 def _panel(side: Sequence[_Observations], rate: Rate, present: Set[RateKey]) -> dict[RateKey, dict[int, Sample]]:

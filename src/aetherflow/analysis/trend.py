@@ -124,16 +124,16 @@ def find_rate_trends(jobs: Sequence[Job], *, method: Method = "steps") -> list[R
         ConfigurationError: Apache Otava is asked for and not installed.
     """
     detect = _otava(_RATE_LIMIT) if method == "otava" else lambda logs: find_steps(logs, _RATE_LIMIT)
-    observed = [observe_rates(job) for job in jobs]
-    keys = sorted({key for each in observed for key, rate in each.items() if key.rate != "throughput" and rate.part})
+    rates = [observe_rates(job) for job in jobs]
+    keys = sorted({key for each in rates for key, rate in each.items() if key.rate != "throughput" and rate.part})
     trends = []
     for key in keys:
-        known = {index: each[key] for index, each in enumerate(observed) if key in each and each[key].whole}
-        values = {index: rate.part / rate.whole for index, rate in known.items()}
-        steps = detect([rate.sample(key.rate).x for rate in known.values()])
+        series = {index: each[key] for index, each in enumerate(rates) if key in each and each[key].whole}
+        values = {index: rate.part / rate.whole for index, rate in series.items()}
+        steps = detect([rate.sample(key.rate).x for rate in series.values()])
         changes = _changes(list(values), list(values.values()), steps, jobs)
-        noted = (change for change in changes if abs(change.change) >= WARNING_LIMITS[key.rate])
-        trends.append(RateTrend(key, values, tuple(noted)))
+        notable = (change for change in changes if abs(change.change) >= WARNING_LIMITS[key.rate])
+        trends.append(RateTrend(key, values, tuple(notable)))
     return trends
 
 

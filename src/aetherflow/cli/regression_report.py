@@ -76,8 +76,8 @@ def _node_row(result: NodeResult) -> _Row:
 def _left_out(sides: Iterable[Side]) -> str:
     """Return the shares of the executions that were not judged; "" if all were."""
     shares = [sum(side.left_out.values()) / side.executions if side.executions else 0.0 for side in sides]
-    told = " / ".join(f"{share:.0%}" for share in shares)
-    return f"not judged: {told} of the executions, which were cached or retried" if any(shares) else ""
+    percentages = " / ".join(f"{share:.0%}" for share in shares)
+    return f"not judged: {percentages} of the executions, which were cached or retried" if any(shares) else ""
 
 
 def _rate_row(result: RateResult) -> _Row:

@@ -76,8 +76,8 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         rate for rate in find_rate_trends(jobs, method=arguments.method) if fnmatchcase(_rated(rate), arguments.node)
     ]
     if arguments.format == "json":
-        told = json.dumps(_as_json(trends, rates, jobs), indent=2, ensure_ascii=False)
-        consoles.out.print(Text(told), soft_wrap=True)
+        document = json.dumps(_as_json(trends, rates, jobs), indent=2, ensure_ascii=False)
+        consoles.out.print(Text(document), soft_wrap=True)
     else:
         consoles.out.print(_page(trends, [rate for rate in rates if rate.changes], jobs))
     if arguments.svg:

@@ -100,8 +100,8 @@ def _alerts(kind: _Kind, limits: Limits, matching: Sequence[str], expected: Expe
     for threshold, operation, name, severity, told in _checks(kind):
         limit = limits[threshold]
         if limit is not None:
-            counted = "increase" if _is_share(threshold) or not kind.has_kinds else "computed_increase"
-            known = f"and {kind.recorded(f'{counted}{window}')} >= {expected.min_samples}"
+            number = "increase" if _is_share(threshold) or not kind.has_kinds else "computed_increase"
+            known = f"and {kind.recorded(f'{number}{window}')} >= {expected.min_samples}"
             yield Alert(
                 name,
                 f"{kind.recorded(f'{operation}_{window}')}{selected}",

@@ -40,8 +40,10 @@ def of_durations(recorded: Mapping[Series, Totals], limits: LimitsByName, min_sa
         limits: Thresholds.
         min_samples: So many values make a check known.
     """
-    known = ((_component(series), series, totals) for series, totals in recorded.items())
-    grouped = group_totals((component, series, totals) for component, series, totals in known if component is not None)
+    by_component = ((_component(series), series, totals) for series, totals in recorded.items())
+    grouped = group_totals(
+        (component, series, totals) for component, series, totals in by_component if component is not None
+    )
     for (kind, name), executions in sorted(grouped.items(), key=itemgetter(0)):
         measured = _served if kind in ("executor", "pool") else _executed
         for found, samples in measured(limits.of(kind, name), executions):

@@ -40,9 +40,9 @@ class ExecutionTotals:
             self.computed.add(totals)
 
 
-def group_totals(recorded: Iterable[tuple[K, Series, Totals]]) -> dict[K, ExecutionTotals]:
+def group_totals(values: Iterable[tuple[K, Series, Totals]]) -> dict[K, ExecutionTotals]:
     """Add up what series hold, by key."""
     grouped: dict[K, ExecutionTotals] = {}
-    for key, series, totals in recorded:
+    for key, series, totals in values:
         grouped.setdefault(key, ExecutionTotals()).add(series, totals)
     return grouped

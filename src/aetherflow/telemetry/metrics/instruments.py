@@ -113,8 +113,8 @@ class PerformanceMonitor:
         A node that has the name of an operation is shown as ``node NAME``.
         """
         registry.fold()
-        recorded = ((self._key(series), series, totals) for series, totals in self._view.totals().items())
-        grouped = group_totals((key, series, totals) for key, series, totals in recorded if key is not None)
+        by_key = ((self._key(series), series, totals) for series, totals in self._view.totals().items())
+        grouped = group_totals((key, series, totals) for key, series, totals in by_key if key is not None)
         operations = {name for kind, name in grouped if kind == names.OPERATION_NAME}
         return {
             f"node {name}" if kind == names.NODE_NAME and name in operations else name: _stats(executions)

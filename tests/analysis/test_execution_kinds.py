@@ -11,16 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.analysis.metric_samples import exponential, message, node_durations, of_node, run_job, save
 
+from aetherflow import configure
 from aetherflow.analysis.baselines import add_runs, find_baselines, this_machine
 from aetherflow.analysis.histograms import Counts, ExponentialBuckets, Histogram
 from aetherflow.analysis.metric_points import Series
-from aetherflow.analysis.metrics import Job, read_jobs
+from aetherflow.analysis.metrics import Job, metric_files, read_jobs
 from aetherflow.analysis.node_samples import NodeKey, comparable_durations, durations_of, executions_of
 from aetherflow.analysis.rates import RateResult
 from aetherflow.analysis.regression import Comparison, NodeResult, compare_jobs, compare_pairs
 from aetherflow.analysis.regression_rules import RateLimits, Rules
 from aetherflow.analysis.trend import find_rate_trends, find_trends
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.metrics.accumulators import registry
 
 SLOW = {2: 1.5}
 KEY = NodeKey(names.NODE_DURATION.name, "flow", "node-2")
@@ -266,6 +268,21 @@ def test_a_rate_that_changes_little_is_not_told(run: Any) -> None:
 
 
 # --- what is kept and added up -------------------------------------------------------------------------------
+
+
+def test_kinds_in_the_store_are_read_from_exported_files(tmp_path: Path) -> None:
+    """What the store has by kind and by error is in the files that are exported, and read from them as it was."""
+    about = {names.FLOW_NAME: "exported", names.NODE_NAME: "by_kind"}
+    with configure(exporter="file", directory=tmp_path):
+        for more, count in (({}, 30), ({"kind": "cache_hit"}, 500), ({"kind": "retried", "error": "KeyError"}, 4)):
+            labels = {"kind": names.EXECUTION_KIND, "error": names.ERROR_TYPE}
+            series = registry.series(names.NODE_DURATION, about | {labels[key]: text for key, text in more.items()})
+            for _ in range(count):
+                series.add(1_000_000)
+    (job,) = read_jobs(metric_files([tmp_path]))
+    counts = executions_of(job)[NodeKey(names.NODE_DURATION.name, "exported", "by_kind")]
+    assert (counts.total, counts.failed, counts.computed) == (534, 4, 30)
+    assert counts.kinds == {"cache_hit": 500, "retried": 4}
 
 
 def test_kept_baselines_keep_kinds(run: Any, tmp_path: Path) -> None:

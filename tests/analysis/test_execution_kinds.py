@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.analysis.metric_samples import exponential, message, node_durations, of_node, run_job, save
 
 from aetherflow import configure
+from aetherflow import node as flow_node
 from aetherflow.analysis.baselines import add_runs, find_baselines, this_machine
 from aetherflow.analysis.histograms import Counts, ExponentialBuckets, Histogram
 from aetherflow.analysis.metric_points import Series
@@ -270,10 +271,15 @@ def test_a_rate_that_changes_little_is_not_told(run: Any) -> None:
 # --- what is kept and added up -------------------------------------------------------------------------------
 
 
+@flow_node
+def node_that_runs() -> None: ...
+
+
 def test_kinds_in_the_store_are_read_from_exported_files(tmp_path: Path) -> None:
     """What the store has by kind and by error is in the files that are exported, and read from them as it was."""
     about = {names.FLOW_NAME: "exported", names.NODE_NAME: "by_kind"}
     with configure(exporter="file", directory=tmp_path):
+        node_that_runs.run()  # metrics are published from the first run on
         for more, count in (({}, 30), ({"kind": "cache_hit"}, 500), ({"kind": "retried", "error": "KeyError"}, 4)):
             labels = {"kind": names.EXECUTION_KIND, "error": names.ERROR_TYPE}
             series = registry.series(names.NODE_DURATION, about | {labels[key]: text for key, text in more.items()})

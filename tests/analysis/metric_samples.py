@@ -105,14 +105,60 @@ def run_job(
     slow: Mapping[int, float] | None = None,
     machine: float = 0.05,
     kind: str = "exponentialHistogram",
+    hits: Mapping[int, float] | None = None,
+    retried: Mapping[int, float] | None = None,
+    has_kinds: bool = True,
     **resource: str,
 ) -> Path:
-    """A job of nodes that take about 1 ms, 2 ms, …, on a machine that is faster or slower by chance."""
+    """A job of nodes that take about 1 ms, 2 ms, …, on a machine that is faster or slower by chance.
+
+    Args:
+        path: The file.
+        seed: Two jobs of the same seed have the same computed executions.
+        nodes: How many there are.
+        calls: Executions of each that are computed at their first attempt.
+        slow: By how much some nodes are slower.
+        machine: Standard deviation of what the machine does.
+        kind: Of the histograms.
+        hits: The share of cache hits among the executions of some nodes.
+        retried: The share of retried executions of some nodes; each waits for 0.6 s.
+        has_kinds: Whether the kinds of executions are told apart, as they were not in older files.
+        resource: More attributes of the resource.
+    """
     rng = random.Random(f"{seed}")
     factor = math.exp(rng.gauss(0, machine))
-    points = []
+    points, counters = [], []
+    make = exponential if kind.startswith("exp") else explicit
     for node in range(nodes):
         median = 1e-3 * (node + 1) * factor * math.exp(rng.gauss(0, 0.01)) * (slow or {}).get(node, 1.0)
         values = [median * math.exp(rng.gauss(0, 0.2)) for _ in range(calls)]
-        points.append(of_node(exponential(values) if kind.startswith("exp") else explicit(values), f"node-{node}"))
-    return save(path, message(node_durations(*points, kind=kind), **resource))
+        name = f"node-{node}"
+        others = {"cache_hit": (_beside(calls, hits, node), 20e-6), "retried": (_beside(calls, retried, node), 0.63)}
+        for each, (count, seconds) in others.items():
+            if count and has_kinds:
+                points.append(of_node(make([seconds] * count), name, **{names.EXECUTION_KIND: each}))
+            elif count:
+                values += [seconds] * count
+        points.append(of_node(make(values), name))
+        if hits and node in hits:
+            requests = {names.CACHE_NAME: name}
+            counters.append(counter(names.CACHE_REQUESTS, calls, **requests, **{names.CACHE_RESULT: "miss"}))
+            counters.append(
+                counter(names.CACHE_REQUESTS, others["cache_hit"][0], **requests, **{names.CACHE_RESULT: "hit"})
+            )
+        if retried and node in retried:
+            where = {names.FLOW_NAME: "flow", names.NODE_NAME: name}
+            counters.append(counter(names.NODE_RETRIES, others["retried"][0], **where))
+    return save(path, message(node_durations(*points, kind=kind), *counters, **resource))
+
+
+def _beside(calls: int, shares: Mapping[int, float] | None, node: int) -> int:
+    """How many executions there are beside the computed ones, so that they are a share of all."""
+    share = (shares or {}).get(node, 0.0)
+    return round(calls * share / (1 - share))
+
+
+def counter(definition: names.MetricDefinition, value: int, **attributes: str) -> dict[str, Any]:
+    """A counter with one data point."""
+    point = {"startTimeUnixNano": str(START), "timeUnixNano": str(START + 60 * SECOND), "asInt": str(value)}
+    return metric(definition.name, "sum", attributed(point, **attributes), isMonotonic=True)

@@ -6,16 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dependency_injector import providers
 from tests.analysis.metric_samples import START, attributed, exponential, message, metric, node_durations, of_node, save
-from tests.analysis.otlp_samples import SECOND, made
+from tests.analysis.otlp_samples import MS, SECOND, made
 
 from aetherflow import BaseFlowContext, BatchPolicy, ObjectPool, configure, node
 from aetherflow.analysis.advice import Advice, advise
+from aetherflow.analysis.flow_graph import flow_graphs
 from aetherflow.analysis.metrics import Job, metric_files, read_jobs
 from aetherflow.analysis.run_evidence import RunEvidence, gather_runs
 from aetherflow.analysis.spans import Span, read_spans
@@ -161,6 +163,71 @@ def test_a_long_node_is_to_be_split() -> None:
     assert "node-too-coarse" not in rules(run_spans(load=0.1, train=5.0, parts=True))
     assert "node-too-coarse" not in rules(run_spans(load=0.1, train=0.5))
     assert run_spans(4, load=0.1, train=5.0) == []
+
+
+def runs_of(*executions: tuple[str, int, int, str]) -> RunEvidence:
+    """Ten runs of a second, each with the same executions: node, beginning and end in milliseconds, and kind."""
+    spans = []
+    for run in range(10):
+        trace = f"{run + 1:032x}"
+        top = made(1, start=0, end=1_000 * MS, attributes={names.FLOW_NAME: "f", names.FLOW_NODES: 2})
+        spans.append(replace(top, trace_id=trace))
+        for number, (node_name, start, end, kind) in enumerate(executions, 2):
+            about: dict[str, object] = {
+                names.NODE_NAME: node_name,
+                names.NODE_UPSTREAM: ("a",),
+                names.THREAD_ID: number,
+            }
+            about |= {names.EXECUTION_KIND: kind} if kind else {}
+            span = made(number, 1, start=start * MS, end=end * MS, attributes=about)
+            spans.append(replace(span, trace_id=trace))
+    return gather_runs(spans)
+
+
+def test_hits_do_not_make_a_node_fine() -> None:
+    """A node is as fine as what it computes: that its result is mostly in the cache is no reason to merge it."""
+    hits = [("n", each * 60, each * 60 + 1, "cache_hit") for each in range(12)]
+    computed = ("n", 800, 995, "")
+    assert "node-too-fine" not in rules(advise([], runs_of(*hits, computed)))
+    assert "node-too-fine" in rules(advise([], runs_of(*((*each[:3], "") for each in hits))))
+
+
+@pytest.mark.parametrize(("rule", "end"), [("node-too-coarse", 1_000), ("critical-node", 900)])
+def test_retried_executions_are_no_work_to_be_split(rule: str, end: int) -> None:
+    """Back-off is neither a long node nor one to be made faster; the same time as work is."""
+    slow, other = ("slow", 0, end, ""), ("other", end, 1_000, "")
+    assert rule in rules(advise([], runs_of(slow, *([other] if end < 1_000 else []))))
+    retried = ("slow", 0, end, "retried")
+    assert rule not in rules(advise([], runs_of(retried, *([other] if end < 1_000 else []))))
+
+
+@pytest.mark.parametrize("kind", ["cache_hit", "retried"])
+def test_a_branch_that_was_not_computed_tells_nothing_of_a_fan_out(kind: str) -> None:
+    """A hit beside a computed branch, or a retried one, is no imbalance of the work."""
+    assert "fan-out-imbalance" in rules(advise([], runs_of(("b", 0, 10, ""), ("c", 0, 900, ""))))
+    assert "fan-out-imbalance" not in rules(advise([], runs_of(("b", 0, 10, kind), ("c", 0, 900, ""))))
+
+
+def test_a_run_that_ended_as_expected_is_a_run() -> None:
+    """A run and a node that ended with an expected exception count as any that succeeded."""
+    about = {names.FLOW_NAME: "f", names.FLOW_NODES: 1, names.RUN_RESULT: "expected", names.EXPECTED_TYPE: "E"}
+    below = {names.NODE_NAME: "n", names.NODE_RESULT: "expected", names.EXPECTED_TYPE: "E"}
+    spans = [made(1, end=2 * MS, attributes=about), made(2, 1, end=MS, attributes=below)]
+    assert gather_runs(spans).flows["f"].nodes["n"].computed == 1
+    graph = flow_graphs([spans])["f"]
+    assert (graph.runs, graph.errors, graph.nodes["n"].errors) == (1, 0, 0)
+
+
+def test_a_graph_has_the_mean_of_computed_executions() -> None:
+    """The time of hits and retried executions is in the total of a node, and not in what an execution takes."""
+    kinds = ((None, 20), ("cache_hit", 1), ("retried", 900))
+    spans = [made(1, end=1_000 * MS, attributes={names.FLOW_NAME: "f", names.FLOW_NODES: 1})]
+    for number, (kind, length) in enumerate(kinds, 2):
+        about = {names.NODE_NAME: "n"} | ({names.EXECUTION_KIND: kind} if kind else {})
+        spans.append(made(number, 1, end=length * MS, attributes=about))
+    seen_node = flow_graphs([spans])["f"].nodes["n"]
+    assert (seen_node.executions, seen_node.seconds) == (3, pytest.approx(0.921))
+    assert (seen_node.mean, seen_node.slowest) == (0.02, 0.02)
 
 
 def test_thread_locals_of_known_size_are_added_up() -> None:

@@ -25,6 +25,7 @@ from tests.support.prometheus import Prometheus
 from aetherflow.analysis import prometheus_api
 from aetherflow.analysis.histograms import Counts, ExplicitBuckets, ExponentialBuckets, Histogram
 from aetherflow.analysis.metrics import Job, Level, read_jobs
+from aetherflow.analysis.node_samples import durations_of, executions_of
 from aetherflow.analysis.prometheus import read_prometheus
 from aetherflow.analysis.prometheus_api import PrometheusError, parse_source
 from aetherflow.analysis.prometheus_series import native_histogram, without
@@ -106,6 +107,27 @@ def _told(attributes: dict[str, str]) -> list[dict[str, Any]]:
 def _unbounded(value: Histogram) -> Histogram:
     """Prometheus keeps no extremes, and sums as decimals."""
     return replace(value, minimum=None, maximum=None)
+
+
+@real
+@pytest.mark.parametrize("served", ["native", "classic"])
+def test_kinds_are_told_apart_as_in_files(server: Prometheus, process: dict[str, str], served: str) -> None:
+    """Cache hits and retried executions are in series of their own, which the gate counts and does not judge.
+
+    An exporter that writes every label leaves it empty for computed executions: that is the same as none.
+    """
+    kind = "aetherflow_execution_kind"
+    for labels, count in (({kind: ""}, 300), ({kind: "cache_hit"}, 9_000), ({kind: "retried", "error_type": "E"}, 20)):
+        series = {**process, **NODE, **labels}
+        if served == "native":
+            server.write({"__name__": DURATIONS, **series}, (NOW - 60, native(count)))
+        else:
+            server.write_classic(DURATIONS, series, (0.1,), (NOW - 60, (count, 0), 1.0))
+    (job,) = read(server, process)
+    ((key, counts),) = executions_of(job).items()
+    assert (counts.total, counts.failed, counts.computed) == (9_320, 20, 300)
+    assert counts.kinds == {"cache_hit": 9_000, "retried": 20}
+    assert durations_of(job)[key].count == 300
 
 
 @real

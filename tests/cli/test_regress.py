@@ -166,3 +166,26 @@ def test_a_cut_line_is_told(sides: tuple[str, str], capsys: pytest.CaptureFixtur
         file.write('{"resourceMetrics": [')
     assert regress("--baseline", sides[0], "--candidate", sides[1]) == 1
     assert "0.jsonl, line 2: is cut short" in capsys.readouterr().err
+
+
+def test_a_slowdown_behind_a_cache_fails_the_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three times as slow behind 98 % hits is exit code 1, and the row says how much was not judged."""
+    for side, slow, count in (("was", {}, 5), ("is", {2: 3.0}, 3)):
+        for number in range(count):
+            run_job(tmp_path / side / f"{number}.jsonl", f"{side}{number}", slow=slow, hits={2: 0.98})
+    assert regress("--baseline", str(tmp_path / "was"), "--candidate", str(tmp_path / "is")) == 1
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("regression  ")]
+    assert "flow/node-2" in row
+    assert row.endswith("not judged: 98% / 98% of the executions, which were cached or retried")
+
+
+def test_json_counts_the_executions_that_are_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each side of a node has all of its executions, and those left out by kind, beside the calls that are judged."""
+    for side, count in (("was", 5), ("is", 3)):
+        for number in range(count):
+            run_job(tmp_path / side / f"{number}.jsonl", f"{side}{number}", hits={2: 0.5}, retried={2: 0.2})
+    regress("--baseline", str(tmp_path / "was"), "--candidate", str(tmp_path / "is"), "--format", "json")
+    nodes = {each["node"]: each for each in json.loads(capsys.readouterr().out)["nodes"]}
+    side = nodes["node-2"]["candidate"]
+    assert (side["calls"], side["executions"], side["left_out"]) == (1200, 2700, {"cache_hit": 1200, "retried": 300})
+    assert nodes["node-1"]["candidate"]["left_out"] == {}

@@ -17,13 +17,16 @@ from tests.support.receivers import closed_port, free_ports, wait_until
 
 from aetherflow.analysis.scrapes import Change, read_scrape
 from aetherflow.cli.top_frame import Frame
+from aetherflow.cli.top_rows import activities
 from aetherflow.flow.decorating import node
 from aetherflow.resources.batching import BatchPolicy
 from aetherflow.resources.caching import CachePolicy
 from aetherflow.resources.pooling import ObjectPool
 from aetherflow.serving import serve
 from aetherflow.serving.openmetrics import Exposition
+from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.health.monitor import HealthMonitor
+from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.setup.configuring import configure
 
 
@@ -48,7 +51,7 @@ NONE = "\N{EN DASH}"
 hello = (greet >> [kept, placed]).named("hello")
 
 
-def looked_at(*names: str, pool: ObjectPool | None = None) -> Change:
+def looked_at(*callers: str, pool: ObjectPool | None = None) -> Change:
     """Two scrapes, two seconds apart by what they say, between which a flow ran for each name."""
     exposition = Exposition()
 
@@ -56,7 +59,7 @@ def looked_at(*names: str, pool: ObjectPool | None = None) -> Change:
         return read_scrape(exposition.render("")[0].decode(), at)
 
     before = look(0.0)
-    for name in names:
+    for name in callers:
         try:
             hello.run({"name": name})
         except LookupError:
@@ -102,7 +105,25 @@ def test_numbers_are_those_of_the_time_between():
         greet.run({"name": "a"})
     first = read_scrape(exposition.render("")[0].decode(), 0.0)
     text = drawn(Change(first, read_scrape(exposition.render("")[0].decode(), 1.0)))
-    assert line_of(text, "greet") == [NONE, NONE, NONE, NONE, "0", NONE, NONE, "4"]
+    assert line_of(text, "greet") == [NONE, NONE, NONE, NONE, "0", NONE, NONE, NONE, "4"]
+
+
+def test_durations_are_those_of_computed_executions():
+    """Hits and retried executions are in the rates, and as a share of hits, and in no quantile."""
+    exposition = Exposition()
+    before = read_scrape(exposition.render("")[0].decode(), 0.0)
+    for kind, seconds, count in (("", 0.03, 10), ("cache_hit", 0.00002, 80), ("retried", 20.0, 10)):
+        about = {names.FLOW_NAME: "priced", names.NODE_NAME: "priced"}
+        about |= {names.EXECUTION_KIND: kind} if kind else {}
+        series = registry.series(names.NODE_DURATION, about)
+        for _ in range(count):
+            series.add(round(seconds * 1e9))
+    change = Change(before, read_scrape(exposition.render("")[0].decode(), 2.0))
+    (row,) = (each for each in activities(change, names.NODE_DURATION, names.NODE_NAME) if each.name == ("priced",))
+    assert (row.rate, row.total, row.levels["hits"]) == (50.0, 100, 0.8)
+    assert row.busy == pytest.approx(100.15, abs=0.01)
+    assert 0.025 <= row.p50 <= row.p95 <= 0.05
+    assert line_of(drawn(change), "priced")[-3] == "80%"
 
 
 @pytest.mark.parametrize("width", [20, 30, 40, 50, 60, 80, 100, 200])

@@ -48,6 +48,24 @@ def test_json_has_values_and_changes(capsys: pytest.CaptureFixture[str]) -> None
     assert len(told["nodes"]) == 4
 
 
+def test_a_hit_ratio_that_falls_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A rate has a row if it changed, with its last value and the difference in points; in JSON every rate is told."""
+    for number in range(16):
+        hits = {1: 0.9 if number < 9 else 0.5, 2: 0.9}
+        run_job(Path(f"cached/{number:02}.jsonl"), number, nodes=4, calls=100, hits=hits)
+    assert main(["trend", "cached"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cache hit ratio")]
+    assert row.split()[:6] == ["cache", "hit", "ratio", "of", "node-1", "50.0%"]
+    assert "-40.0 points since 2023-11-14, run cached/09.jsonl" in row
+    assert main(["trend", "cached", "--format", "json", "--node", "node-*"]) == 0
+    rates = json.loads(capsys.readouterr().out)["rates"]
+    assert [(rate["rate"], rate["name"], len(rate["values"])) for rate in rates] == [
+        ("cache_hit_ratio", "node-1", 16),
+        ("cache_hit_ratio", "node-2", 16),
+    ]
+    assert [[change["index"] for change in rate["changes"]] for rate in rates] == [[9], []]
+
+
 def test_the_series_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     """The SVG has a line for each node and a mark at the change; only the newest runs are taken where asked."""
     assert main(["trend", "runs", "--svg", "trend.svg", "--last", "12"]) == 0

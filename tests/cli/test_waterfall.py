@@ -12,9 +12,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from tests.analysis.otlp_samples import MS, made
 
-from aetherflow.analysis.spans import Span, SpanStatus
+from aetherflow.analysis.spans import Span, SpanEvent, SpanStatus
 from aetherflow.analysis.traces import SpanTree
 from aetherflow.cli.terminal import TIMES
+from aetherflow.cli.trace_view import TraceView
 from aetherflow.cli.waterfall import FOLD_ABOVE, Waterfall, rows_of
 from aetherflow.telemetry import conventions as names
 
@@ -76,6 +77,39 @@ def test_errors_are_marked() -> None:
     assert shown(made(1, attributes={names.NODE_CACHE_HIT: True}))[0].endswith("cache hit")
     assert shown(made(1, attributes={names.STREAM_ITEMS: 4}))[0].endswith("4 items")
     assert shown(made(1, parent=9))[0].endswith("parent elsewhere")
+
+
+@pytest.mark.parametrize("result", [names.NODE_RESULT, names.RUN_RESULT])
+def test_an_expected_exception_is_no_error(result: str) -> None:
+    """It is told as expected, with its type, in no colour of errors, and counts as none in the facts of the trace."""
+    span = made(1, name="find", end=MS, attributes={result: "expected", names.EXPECTED_TYPE: "shop.SoldOut"})
+    assert shown(span)[0].endswith("◌ expected shop.SoldOut")
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard")
+    console.print(TraceView([span]))
+    text = console.file.getvalue()
+    assert "error" not in text
+    assert "✗" not in text
+    assert "\x1b[31m" not in text
+
+
+def test_an_exception_that_an_expected_span_recorded_is_no_failure() -> None:
+    """An event that the program itself recorded is shown below the waterfall, and marked as the span is."""
+    event = SpanEvent("exception", 1, {"exception.type": "shop.SoldOut", "exception.message": "none left"})
+    about = {names.NODE_RESULT: "expected", names.EXPECTED_TYPE: "shop.SoldOut"}
+    console = Console(file=io.StringIO(), width=120)
+    console.print(TraceView([made(1, name="find", end=MS, attributes=about, events=(event,))]))
+    assert console.file.getvalue().splitlines()[-1] == "◌ find  shop.SoldOut: none left"
+
+
+def test_waits_between_attempts_are_told() -> None:
+    """A retried execution says how long it waited, so that its bar is not taken for work."""
+    about = {names.NODE_ATTEMPT: 3, names.EXECUTION_KIND: "retried", names.RETRY_WAIT: 0.6}
+    assert shown(made(1, end=MS, attributes=about))[0].endswith("↻ attempt 3, waited 600 ms")
+
+
+def test_a_result_of_another_caller_is_told() -> None:
+    """An execution that waited for the computation of another caller says so."""
+    assert shown(made(1, end=MS, attributes={names.EXECUTION_KIND: "coalesced"}))[0].endswith("coalesced")
 
 
 def test_many_siblings_of_one_name_are_one_row() -> None:

@@ -18,8 +18,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from aetherflow import node
 from aetherflow.engine import pool
+from aetherflow.engine.under_way import _readings
 from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
+from aetherflow.telemetry.metrics.accumulators import Registry
 
 TRACERS: dict[str, Callable[[], TracerProvider | None]] = {
     "no tracer": lambda: None,
@@ -160,6 +162,15 @@ def test_a_node_that_fails_is_active_no_longer(meter: Meter) -> None:
     with pytest.raises(KeyError):
         fail.run()
     assert meter.active()["fail"] == 0
+
+
+def test_a_node_is_one_whatever_its_executions_were() -> None:
+    """Failures, cache hits and retried executions are of the same node, which is told once, without their kind."""
+    store = Registry()
+    of_node = {names.FLOW_NAME: "f", names.NODE_NAME: "n"}
+    for more in ({}, {names.EXECUTION_KIND: "cache_hit"}, {names.EXECUTION_KIND: "retried", names.ERROR_TYPE: "E"}):
+        store.series(names.NODE_DURATION, {**of_node, **more}).add(1)
+    assert _readings(store) == [(0, of_node)]
 
 
 def test_the_metric_is_one_a_late_reader_reads_right() -> None:

@@ -138,6 +138,39 @@ def test_few_values_say_nothing(tmp_path: Path) -> None:
     firing(tmp_path, Expectations(min_samples=2), few, frozenset({"AetherFlowNodeSlow", "AetherFlowNodeTailSlow"}))
 
 
+def of_kind(kind: str, **options: Any) -> Series:
+    """A histogram of executions of the node that were not computed at their first attempt."""
+    return histogram(NODE, f'{JOB_NODE}, aetherflow_execution_kind="{kind}"', **options)
+
+
+@needs_prometheus
+def test_retried_executions_are_not_slow_ones(tmp_path: Path) -> None:
+    """The back-off of many retried executions raises no alert on latency."""
+    firing(tmp_path, LATENCY, [*GOOD, *of_kind("retried", each=600, slow=True)], frozenset())
+
+
+@needs_prometheus
+@pytest.mark.parametrize("kind", ["cache_hit", "coalesced"])
+def test_cache_hits_hide_no_slow_node(tmp_path: Path, kind: str) -> None:
+    """A node that computes slowly is slow, however many hits are fast."""
+    slow = dict(GOOD) | dict(histogram(NODE, JOB_NODE, each=12, slow=True)) | dict(of_kind(kind, each=600))
+    firing(tmp_path, LATENCY, list(slow.items()), frozenset({"AetherFlowNodeSlow", "AetherFlowNodeTailSlow"}))
+
+
+@needs_prometheus
+def test_hits_do_not_make_few_computed_executions_enough(tmp_path: Path) -> None:
+    """A latency is held against its threshold only if enough executions were computed in the window."""
+    few = [*histogram(NODE, JOB_NODE, each=1, slow=True), *of_kind("cache_hit", each=600)]
+    firing(tmp_path, LATENCY, few, frozenset())
+
+
+@needs_prometheus
+def test_failures_of_retried_executions_are_failures(tmp_path: Path) -> None:
+    """The error rate is over executions of all kinds."""
+    failing = [*GOOD, *of_kind("retried", each=2, error="KeyError")]
+    firing(tmp_path, LATENCY, failing, frozenset({"AetherFlowNodeFailing"}))
+
+
 @needs_prometheus
 def test_a_budget_that_is_spent_slowly_wakes_nobody(tmp_path: Path) -> None:
     """Four times the allowed failures are for office hours, after hours; twenty times wake somebody within minutes."""

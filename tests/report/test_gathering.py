@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.analysis.metric_samples import exponential, message, node_durations, of_node, save
 from tests.analysis.otlp_samples import MS, SECOND, TRACE, attribute, line, made, span, write
 
 from aetherflow.analysis.histograms import Counts, ExplicitBuckets, ExponentialBuckets, Histogram
+from aetherflow.analysis.metrics import read_jobs
 from aetherflow.analysis.otlp_files import UnreadableTelemetryError
+from aetherflow.analysis.spans import SpanStatus
 from aetherflow.analysis.traces import SpanTree, summarise_traces
 from aetherflow.report.columns import columns_of
 from aetherflow.report.figures import bars, latencies, usage
 from aetherflow.report.gathering import Trace, gather
+from aetherflow.report.healths import health
 from aetherflow.report.page import render
 from aetherflow.telemetry import conventions as names
 
@@ -128,6 +132,45 @@ def test_without_metrics_spans_are_counted() -> None:
     assert rows["run", "shop"]["max"] == 2.0
     assert (rows["node", "find"]["count"], rows["node", "find"]["source"]) == (3, "spans")
     assert usage([], hits)["caches"][0]["results"] == {"miss": 1, "hit": 2}
+
+
+def test_latencies_are_those_of_computed_executions(tmp_path: Path) -> None:
+    """Cache hits and retried executions are counted, with their failures, and are in no quantile; of spans as well."""
+    others = [("", "", 0.02, 20), ("cache_hit", "", 0.00002, 960), ("retried", "KeyError", 0.6, 20)]
+    points, spans = [], []
+    for kind, error, seconds, count in others:
+        about = {names.EXECUTION_KIND: kind} if kind else {}
+        points.append(
+            of_node(exponential([seconds] * count), "n", **about, **({names.ERROR_TYPE: error} if error else {}))
+        )
+        status = SpanStatus("error" if error else "unset")
+        fields = {"attributes": {names.FLOW_NAME: "flow", names.NODE_NAME: "n", **about}, "status": status}
+        spans += [made(len(spans) + each, end=round(seconds * 1e9), **fields) for each in range(count)]
+    jobs = read_jobs([save(tmp_path / "m", message(node_durations(*points)))])
+    for row in (*latencies(jobs, ()), *latencies((), spans)):
+        counts = [row[key] for key in ("count", "errors", "computed", "cached", "retried")]
+        assert counts == [1000, 20, 20, 960, 20]
+        assert [row["p50"], row["p95"], row["mean"], row["max"]] == pytest.approx([0.02] * 4, rel=0.03)
+
+
+def test_hits_alone_have_no_latency(tmp_path: Path) -> None:
+    """A node of which only hits are known is in the report without times, and its latency is not checked."""
+    point = of_node(exponential([0.00002] * 50), "n", **{names.EXECUTION_KIND: "cache_hit"})
+    jobs = read_jobs([save(tmp_path / "m", message(node_durations(point)))])
+    (row,) = latencies(jobs, ())
+    assert (row["count"], row["p50"], row["bars"]) == (50, None, [])
+    assert [check["measurement"] for check in health(jobs, [row])["checks"]] == ["error rate"]
+
+
+def test_health_of_a_report_is_not_that_of_the_hits(tmp_path: Path) -> None:
+    """A slow node behind a cache is above its thresholds; the share of failures is of all executions."""
+    points = [
+        of_node(exponential([3.0] * 20), "n"),
+        of_node(exponential([0.00002] * 980), "n", **{names.EXECUTION_KIND: "coalesced"}),
+    ]
+    jobs = read_jobs([save(tmp_path / "m", message(node_durations(*points)))])
+    checks = {each["measurement"]: each["status"] for each in health(jobs, latencies(jobs, ()))["checks"]}
+    assert checks == {"average latency": "warning", "p95 latency": "warning", "error rate": "ok"}
 
 
 def test_equal_telemetry_makes_equal_pages(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.analysis.metric_samples import exponential, message, node_durations, of_node, save
 from tests.analysis.otlp_samples import MS, SECOND, TRACE, attribute, line, span, write
 from tests.report import shop as sample
 from tests.report.browsing import chromium, needs_chromium, opened
 
 from aetherflow.cli.main import main
+from aetherflow.telemetry import conventions as names
 
 pytestmark = needs_chromium
 
@@ -223,6 +225,28 @@ def test_whatever_was_exported_is_shown(browser: Any, tmp_path: Path, case: str)
             page.get_by_role("treegrid").focus()
             page.keyboard.press("End")
             assert page.locator(".span.active").is_visible()
+
+
+def test_an_expected_exception_is_not_shown_as_an_error(browser: Any, tmp_path: Path) -> None:
+    """Its span is marked as expected, with the type in the details, and neither it nor its run counts as failed."""
+    about = {names.NODE_NAME: "find", names.NODE_RESULT: "expected", names.EXPECTED_TYPE: "shop.SoldOut"}
+    expected = span(1, attributes=[attribute(key, {"stringValue": value}) for key, value in about.items()])
+    with opened(browser, report(write(tmp_path / "traces-1.jsonl", line(expected)))) as page:
+        row = page.get_by_role("treegrid").get_by_role("row").first
+        assert "expected shop.SoldOut" in row.get_attribute("aria-label")
+        assert page.locator(".span-failed, .run-failed").count() == 0
+        row.click()
+        assert "◌ expected shop.SoldOut" in page.locator(".details").inner_text()
+
+
+def test_hits_alone_have_no_histogram(browser: Any, tmp_path: Path) -> None:
+    """Latencies of a node that was never computed are dashes, and its row says that it was cached."""
+    point = of_node(exponential([0.00002] * 50), "n", **{names.EXECUTION_KIND: "cache_hit"})
+    with opened(browser, report(save(tmp_path / "metrics-1.jsonl", message(node_durations(point))))) as page:
+        page.click("#tab-latency")
+        assert rows(page, "Latencies")[0].split()[:6] == ["n", "node", "flow", "50", "100", "%"]
+        assert page.locator("#panel-latency .plot").count() == 0
+        assert "0 measured of 50" in page.locator("#panel-latency").inner_text()
 
 
 def test_links_and_the_critical_path_are_drawn(browser: Any, shop: Path) -> None:

@@ -37,9 +37,7 @@ def advise_on_fine_nodes(runs: RunEvidence) -> Iterator[Advice]:
         if executions < _FEWEST_EXECUTIONS or flow.between < _COST * flow.seconds:
             continue
         each = flow.between / executions
-        fine = sorted(
-            node for node, seen in flow.nodes.items() if seen.executions and seen.seconds / seen.executions < each
-        )
+        fine = sorted(node for node, seen in flow.nodes.items() if seen.computed and seen.mean < each)
         if fine:
             yield Advice(
                 "node-too-fine",
@@ -57,7 +55,7 @@ def advise_on_coarse_nodes(runs: RunEvidence) -> Iterator[Advice]:
     """Find nodes that are nearly all of a run, for long, on one thread."""
     for name, flow in _known(runs):
         for node, seen in sorted(flow.nodes.items()):
-            mean = seen.seconds / max(1, seen.executions)
+            mean = seen.mean
             if mean >= _COARSE_SECONDS and not seen.parts and seen.alone >= _COARSE_SHARE * flow.seconds:
                 yield Advice(
                     "node-too-coarse",

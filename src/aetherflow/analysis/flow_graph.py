@@ -14,20 +14,40 @@ __all__ = ["FlowGraph", "GraphNode", "flow_graphs"]
 
 @dataclass(slots=True)
 class GraphNode:
-    """A node, or a flow inside a flow, over all runs that were seen; times in seconds."""
+    """A node, or a flow inside a flow, over all runs that were seen; times in seconds.
+
+    Attributes:
+        executions: All executions.
+        errors: Executions that failed.
+        seconds: Time in all executions.
+        computed: Executions that were computed at their first attempt.
+        computed_seconds: Time in those.
+        slowest: The longest of those.
+        is_flow: Whether it is a flow inside a flow.
+    """
 
     executions: int = 0
     errors: int = 0
     seconds: float = 0.0
+    computed: int = 0
+    computed_seconds: float = 0.0
     slowest: float = 0.0
     is_flow: bool = False
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds that a computed execution takes; None if there was none."""
+        return self.computed_seconds / self.computed if self.computed else None
 
     def add(self, span: Span) -> None:
         """Count one execution."""
         self.executions += 1
         self.errors += span.failed
         self.seconds += span.duration
-        self.slowest = max(self.slowest, span.duration)
+        if span.is_computed:
+            self.computed += 1
+            self.computed_seconds += span.duration
+            self.slowest = max(self.slowest, span.duration)
 
 
 @dataclass(slots=True)

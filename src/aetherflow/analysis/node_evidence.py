@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from aetherflow.analysis.histograms import Histogram
 from aetherflow.analysis.metrics import Job
-from aetherflow.analysis.node_samples import NodeKey, durations_of, sample_of
+from aetherflow.analysis.node_samples import ExecutionCounts, NodeKey, comparable_durations, executions_of, sample_of
 from aetherflow.analysis.regression_rules import NodeRule, Rules
 from aetherflow.analysis.shifts import Sample
 
 __all__ = ["NodeEvidence", "Side", "gather_evidence"]
 
+_KINDS: Final = {"cache_hit": "a cache hit", "coalesced": "coalesced", "retried": "retried"}
 _COARSE: Final = 2
 """Times that the limit is wider for a mean, where buckets are too coarse for a median."""
 
@@ -24,13 +26,17 @@ class Side:
     """A node on one side of a comparison.
 
     Attributes:
-        jobs: The jobs that have it.
-        calls: Its executions in them.
+        executions: All of its executions, failed ones too.
+        left_out: Executions that are not judged since they were not computed at their first attempt, by kind.
+        jobs: The jobs whose executions are judged.
+        calls: The executions that are judged: those that succeeded and were computed at their first attempt.
         median: In seconds, the geometric mean over the jobs; None where there is none.
         mean: The same of their means.
         p95: The same of their 95th percentiles.
     """
 
+    executions: int
+    left_out: Mapping[str, int]
     jobs: int
     calls: int
     median: float | None
@@ -69,7 +75,7 @@ class NodeEvidence:
         return {number: (before[number], after[number]) for number in before if number in after}
 
 
-def gather_evidence(baseline: Iterable[Job], candidate: Iterable[Job], rules: Rules) -> list[NodeEvidence]:
+def gather_evidence(baseline: Sequence[Job], candidate: Sequence[Job], rules: Rules) -> list[NodeEvidence]:
     """Lay side by side what jobs say of each node.
 
     Args:
@@ -80,40 +86,84 @@ def gather_evidence(baseline: Iterable[Job], candidate: Iterable[Job], rules: Ru
     Returns:
         Every node that is on any side and not ignored, in the order of their keys.
     """
-    sides = [durations_of(job) for job in baseline], [durations_of(job) for job in candidate]
-    keys = sorted({key for side in sides for durations in side for key in durations})
-    found = []
+    durations = comparable_durations([*baseline, *candidate])
+    sides = durations[: len(baseline)], durations[len(baseline) :]
+    counts = _counts(baseline), _counts(candidate)
+    keys = sorted({key for side in counts for key, each in side.items() if each.total > each.failed})
+    evidence = []
     for key in keys:
         rule = rules.for_node(key.flow, key.node, key.metric)
         if not rule.ignore:
             before, after = ({n: each[key] for n, each in enumerate(side) if key in each} for side in sides)
-            found.append(_evidence(key, rule, before, after, rules))
-    return found
+            totals = [side.get(key, ExecutionCounts()) for side in counts]
+            evidence.append(_evidence(key, rule, (before, after), totals, rules))
+    return evidence
+
+
+def _counts(jobs: Iterable[Job]) -> dict[NodeKey, ExecutionCounts]:
+    """Return how many executions all jobs of a side had."""
+    together: dict[NodeKey, ExecutionCounts] = {}
+    for job in jobs:
+        for key, counts in executions_of(job).items():
+            together.setdefault(key, ExecutionCounts()).merge(counts)
+    return together
 
 
 def _evidence(
-    key: NodeKey, rule: NodeRule, before: Mapping[int, Histogram], after: Mapping[int, Histogram], rules: Rules
+    key: NodeKey,
+    rule: NodeRule,
+    durations: tuple[Mapping[int, Histogram], Mapping[int, Histogram]],
+    counts: Sequence[ExecutionCounts],
+    rules: Rules,
 ) -> NodeEvidence:
-    fine = all(each.is_fine for side in (before, after) for each in side.values())
+    before, after = durations
+    fine = all(each.is_fine for side in durations for each in side.values())
     samples = _samples(before, fine=fine), _samples(after, fine=fine)
-    baseline, candidate = _side(before), _side(after)
-    obstacle = ""
-    if min(baseline.calls, candidate.calls) < rules.min_calls:
-        obstacle = f"fewer than {rules.min_calls:,} calls on a side"
-    elif not all(samples):
+    baseline, candidate = _side(before, counts[0]), _side(after, counts[1])
+    obstacle = _nothing_computed(key, "baseline", baseline, counts[0])
+    obstacle = obstacle or _nothing_computed(key, "candidate", candidate, counts[1])
+    if not obstacle and min(baseline.calls, candidate.calls) < rules.min_calls:
+        others = Counter(baseline.left_out) + Counter(candidate.left_out)
+        besides = f", besides those that were {_kinds(others)}" if others else ""
+        obstacle = f"fewer than {rules.min_calls:,} calls on a side{besides}"
+    elif not obstacle and not all(samples):
         obstacle = "no job has enough durations above zero"
     limit = (rule.limit or rules.limit) * (1 if fine else _COARSE)
     return NodeEvidence(key, rule, limit, not fine, baseline, candidate, samples, obstacle)
+
+
+def _nothing_computed(key: NodeKey, name: str, side: Side, counts: ExecutionCounts) -> str:
+    """Explain why a side that has executions of a node has no duration to judge; "" if it has, or no executions."""
+    if side.jobs or not side.executions:
+        return ""
+    if counts.computed:
+        return (
+            f"the {name} was recorded before cache hits and retried executions of {key} were told apart; "
+            "record it again to compare"
+        )
+    if counts.total == counts.failed:
+        return f"every execution of {key} in the {name} failed"
+    return (
+        f"every successful execution of {key} in the {name} was {_kinds(side.left_out)}: "
+        "there is no computed one to compare"
+    )
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    """Name the kinds that there are executions of, in a fixed order."""
+    return " or ".join(text for kind, text in _KINDS.items() if counts.get(kind)) or "of another kind"
 
 
 def _samples(histograms: Mapping[int, Histogram], *, fine: bool) -> dict[int, Sample]:
     return {number: sample for number, each in histograms.items() if (sample := sample_of(each, fine=fine))}
 
 
-def _side(histograms: Mapping[int, Histogram]) -> Side:
+def _side(histograms: Mapping[int, Histogram], counts: ExecutionCounts) -> Side:
     known = histograms.values()
     quantiles = [each.quantiles(0.5, 0.95) for each in known]
     return Side(
+        counts.total,
+        dict(counts.kinds),
         len(known),
         sum(each.count for each in known),
         _geometric(each[0] for each in quantiles),

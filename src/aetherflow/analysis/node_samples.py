@@ -1,10 +1,11 @@
-"""What a job says of each node: how long its executions took, how many failed, and a sample for the gate."""
+"""The durations and counts of each node in a job, and the sample that the gate makes of durations."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from aetherflow.analysis.histograms import Histogram
@@ -13,10 +14,12 @@ from aetherflow.analysis.metrics import Job
 from aetherflow.analysis.shifts import Sample
 from aetherflow.telemetry import conventions as names
 
-__all__ = ["NodeKey", "durations_of", "failures_of", "sample_of"]
+__all__ = ["ExecutionCounts", "NodeKey", "comparable_durations", "durations_of", "executions_of", "sample_of"]
 
 _FEWEST_CALLS: Final = 10
 """Calls in a job below which their median has no error that could be told."""
+_NOTICEABLE: Final = 0.05
+"""Share of cache hits and retried executions from which on a median with them is another one than without them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,15 +34,85 @@ class NodeKey:
         return f"{self.flow}/{self.node}" if self.flow and self.node else self.flow or self.node
 
 
+@dataclass(slots=True)
+class ExecutionCounts:
+    """Number of executions of a node in a job.
+
+    Attributes:
+        total: All executions.
+        failed: Executions that failed, of any kind.
+        kinds: Executions that were not computed at their first attempt, by kind.
+        computed: Executions that were computed at their first attempt and succeeded.
+    """
+
+    total: int = 0
+    failed: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    computed: int = 0
+
+    @property
+    def cached(self) -> int:
+        """Executions that returned a result which they did not compute themselves."""
+        return sum(self.kinds[kind] for kind in names.CACHED_KINDS)
+
+    def add(self, count: int, *, failed: bool, kind: str | None) -> None:
+        """Count the executions of one series."""
+        self.total += count
+        self.failed += count if failed else 0
+        if kind:
+            self.kinds[kind] += count
+        elif not failed:
+            self.computed += count
+
+    def merge(self, other: ExecutionCounts) -> None:
+        """Add the executions of another job."""
+        self.total += other.total
+        self.failed += other.failed
+        self.kinds += other.kinds
+        self.computed += other.computed
+
+
 def durations_of(job: Job) -> dict[NodeKey, Histogram]:
-    """Give the durations of all that succeeded."""
-    return _by_key((series, each) for series, each in job.histograms.items() if series.get(names.ERROR_TYPE) is None)
+    """Return the durations of all executions that succeeded and were computed at their first attempt."""
+    return _by_key(
+        (series, histogram)
+        for series, histogram in job.histograms.items()
+        if series.get(names.ERROR_TYPE) is None and not series.get(names.EXECUTION_KIND)
+    )
 
 
-def failures_of(job: Job) -> dict[NodeKey, int]:
-    """Give how many executions failed."""
-    failed = ((series, each) for series, each in job.histograms.items() if series.get(names.ERROR_TYPE) is not None)
-    return {key: histogram.count for key, histogram in _by_key(failed).items()}
+def comparable_durations(jobs: Sequence[Job]) -> list[dict[NodeKey, Histogram]]:
+    """Return the durations of each job, as far as the jobs can be compared with each other.
+
+    Jobs that were recorded before executions had a kind have cache hits and retried executions among their durations.
+    Those of a node are left out if other jobs tell a noticeable share of its executions apart.
+    """
+    executions = [executions_of(job) for job in jobs]
+    together: defaultdict[NodeKey, ExecutionCounts] = defaultdict(ExecutionCounts)
+    for counts in executions:
+        if _has_kinds(counts):
+            for key, each in counts.items():
+                together[key].merge(each)
+    apart = {key for key, each in together.items() if each.kinds.total() >= _NOTICEABLE * each.total}
+    return [
+        {
+            key: histogram
+            for key, histogram in durations_of(job).items()
+            if key not in apart or _has_kinds(counts) or not _mixes_kinds(job, key)
+        }
+        for job, counts in zip(jobs, executions, strict=True)
+    ]
+
+
+def executions_of(job: Job) -> dict[NodeKey, ExecutionCounts]:
+    """Return how many executions there were, of all kinds, whether or not they failed."""
+    counts: defaultdict[NodeKey, ExecutionCounts] = defaultdict(ExecutionCounts)
+    for series, histogram in job.histograms.items():
+        key = _key_of(series)
+        if key is not None and histogram.count:
+            failed = series.get(names.ERROR_TYPE) is not None
+            counts[key].add(histogram.count, failed=failed, kind=series.get(names.EXECUTION_KIND))
+    return dict(counts)
 
 
 def sample_of(histogram: Histogram, *, fine: bool) -> Sample | None:
@@ -56,9 +129,28 @@ def sample_of(histogram: Histogram, *, fine: bool) -> Sample | None:
     return None if centre is None or histogram.count < _FEWEST_CALLS else Sample(*centre, histogram.count)
 
 
-def _by_key(found: Iterable[tuple[Series, Histogram]]) -> dict[NodeKey, Histogram]:
+def _has_kinds(counts: Mapping[NodeKey, ExecutionCounts]) -> bool:
+    return any(each.kinds for each in counts.values())
+
+
+def _mixes_kinds(job: Job, key: NodeKey) -> bool:
+    """Return whether a job without kinds has cache hits, or retried executions of a node, among its durations."""
+    return any(
+        value > 0
+        and (
+            (series.metric == names.CACHE_REQUESTS.name and series.get(names.CACHE_RESULT) != "miss")
+            or (
+                series.metric == names.NODE_RETRIES.name
+                and (series.get(names.FLOW_NAME), series.get(names.NODE_NAME)) == (key.flow, key.node)
+            )
+        )
+        for series, value in job.sums.items()
+    )
+
+
+def _by_key(durations: Iterable[tuple[Series, Histogram]]) -> dict[NodeKey, Histogram]:
     merged: dict[NodeKey, Histogram] = {}
-    for series, histogram in found:
+    for series, histogram in durations:
         key = _key_of(series)
         if key is not None and histogram.count:
             merged[key] = merged[key].merged(histogram) if key in merged else histogram

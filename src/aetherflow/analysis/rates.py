@@ -1,4 +1,4 @@
-"""Rates that a job has one of: error rates, cache hit ratios and throughput, compared as the gate compares nodes."""
+"""Rates of a job: error and retry rates, cache hit ratios and throughput, compared as the gate compares nodes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import functools
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from aetherflow.analysis.distributions import adjust_holm
 from aetherflow.analysis.metrics import Job
-from aetherflow.analysis.node_samples import durations_of, failures_of
+from aetherflow.analysis.node_samples import executions_of
 from aetherflow.analysis.regression_rules import Rules
 from aetherflow.analysis.shifts import Sample, Shifts, independent_shifts, paired_shifts
 from aetherflow.telemetry import conventions as names
 
-__all__ = ["Rate", "RateKey", "RateResult", "compare_rates"]
+__all__ = ["WARNING_LIMITS", "ObservedRate", "Rate", "RateKey", "RateResult", "compare_rates", "observe_rates"]
 
-Rate: TypeAlias = Literal["error_rate", "cache_hit_ratio", "throughput"]
+Rate: TypeAlias = Literal["error_rate", "retry_rate", "cache_hit_ratio", "throughput"]
 
-_WARNING_LIMITS: Final[Mapping[Rate, float]] = {"error_rate": 0.01, "cache_hit_ratio": 0.05, "throughput": 0.10}
-"""What is told without being configured: points, points, and a fraction."""
+WARNING_LIMITS: Final[Mapping[Rate, float]] = {
+    "error_rate": 0.01,
+    "retry_rate": 0.01,
+    "cache_hit_ratio": 0.05,
+    "throughput": 0.10,
+}
+"""What is told without being configured: points, and a fraction for throughput."""
+_WORSE_ABOVE: Final[frozenset[Rate]] = frozenset({"error_rate", "retry_rate"})
+"""Rates that are worse if they rise; the others are worse if they fall."""
+_UNBOUNDED: Final[frozenset[Rate]] = frozenset({"retry_rate", "throughput"})
+"""Rates that are no shares: an execution may be retried several times."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,7 +51,7 @@ class RateResult:
         key: The rate.
         verdict: Whether it became worse.
         limit: The change that is a regression.
-        baseline: What it was over all jobs: a share, or for throughput runs a second.
+        baseline: What it was over all jobs: a share, retries per execution, or for throughput runs a second.
         candidate: What it is.
         change: The difference of shares, or for throughput the change as a fraction.
         p: The chance of that, had it not become worse, adjusted for the number of rates.
@@ -62,11 +71,19 @@ class RateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Observed:
+class ObservedRate:
     """A rate in one job: so many of so many, or so many in a number of seconds."""
 
     part: float
     whole: float
+
+    def sample(self, rate: Rate) -> Sample:
+        """Return it on a scale on which changes add up: the logarithm of the odds, or of a rate that is no share."""
+        # Half a case more on either side, so that none, or nothing else, is a number too.
+        part, rest = self.part + 0.5, self.whole - self.part + 0.5
+        if rate in _UNBOUNDED:
+            return Sample(math.log(part / self.whole), 1 / math.sqrt(part), round(self.part))
+        return Sample(math.log(part / rest), math.sqrt(1 / part + 1 / rest), round(self.whole))
 
 
 def compare_rates(
@@ -90,66 +107,62 @@ def compare_rates(
         What became of each rate, the regressions first.
     """
     ignored = functools.cache(lambda flow, node, metric: rules.for_node(flow, node, metric).ignore)
-    sides = [_observed(job, ignored) for job in baseline], [_observed(job, ignored) for job in candidate]
+    sides = [observe_rates(job, ignored) for job in baseline], [observe_rates(job, ignored) for job in candidate]
     results: list[RateResult] = []
-    for rate in _WARNING_LIMITS:
-        panels = [_panel(side, rate) for side in sides]
+    for rate in WARNING_LIMITS:
+        # What never happens on either side has no spread, and would make that of the others look smaller.
+        present = {key for side in sides for rates in side for key, each in rates.items() if each.part}
+        panels = [_panel(side, rate, present) for side in sides]
         shifts = _shifts(panels[0], panels[1], paired=paired).series
-        # Errors are worse when there are more of them, hits and throughput when there is less.
-        tails = [shift.p_above(0) if rate == "error_rate" else shift.p_below(0) for shift in shifts.values()]
+        tails = [shift.p_above(0) if rate in _WORSE_ABOVE else shift.p_below(0) for shift in shifts.values()]
         for (key, shift), p in zip(shifts.items(), adjust_holm(tails), strict=True):
             was, now = (_overall(side, key) for side in sides)
-            if was or now:
-                results.append(_result(key, was, now, p, rules, lacking(*shift.jobs)))
+            results.append(_result(key, was, now, p, rules, lacking(*shift.jobs)))
     return tuple(sorted(results, key=lambda result: (result.verdict != "regression", result.key)))
 
 
-_Observations: TypeAlias = Mapping[RateKey, _Observed]
+_Observations: TypeAlias = Mapping[RateKey, ObservedRate]
 
 
-def _observed(job: Job, ignored: Callable[[str, str, str], bool]) -> dict[RateKey, _Observed]:
-    """Find the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
-    found: dict[RateKey, _Observed] = {}
-    failures = failures_of(job)
-    durations = durations_of(job)
-    for key in durations.keys() | failures.keys():
-        if ignored(key.flow, key.node, key.metric):
-            continue
-        failed = failures.get(key, 0)
-        total = failed + (durations[key].count if key in durations else 0)
-        if key.metric == names.NODE_DURATION.name:
-            found[RateKey("error_rate", key.flow, key.node)] = _Observed(failed, total)
-        elif key.metric == names.RUN_DURATION.name and job.duration:
-            found[RateKey("throughput", key.flow, "")] = _Observed(total, job.duration)
+def observe_rates(job: Job, ignored: Callable[[str, str, str], bool] = lambda *_: False) -> dict[RateKey, ObservedRate]:
+    """Return the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
+    rates: dict[RateKey, ObservedRate] = {}
+    retries: Counter[tuple[str, str]] = Counter()
     caches: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for series, value in job.sums.items():
         if series.metric == names.CACHE_REQUESTS.name:
             caches[series.get(names.CACHE_NAME) or ""][series.get(names.CACHE_RESULT) or ""] += round(value)
+        elif series.metric == names.NODE_RETRIES.name:
+            retries[series.get(names.FLOW_NAME) or "", series.get(names.NODE_NAME) or ""] += round(value)
+    executions = executions_of(job)
+    has_kinds = any(counts.kinds for counts in executions.values())
+    for key, counts in executions.items():
+        if ignored(key.flow, key.node, key.metric):
+            continue
+        if key.metric == names.NODE_DURATION.name:
+            rates[RateKey("error_rate", key.flow, key.node)] = ObservedRate(counts.failed, counts.total)
+            # Each retried execution has at least one retry, also in files that lack the counter of retries.
+            retried = max(retries[key.flow, key.node], counts.kinds[names.RETRIED_KIND])
+            rates[RateKey("retry_rate", key.flow, key.node)] = ObservedRate(retried, counts.total)
+            if has_kinds and not caches:
+                rates[RateKey("cache_hit_ratio", key.flow, key.node)] = ObservedRate(counts.cached, counts.total)
+        elif key.metric == names.RUN_DURATION.name and job.duration:
+            rates[RateKey("throughput", key.flow, "")] = ObservedRate(counts.total, job.duration)
     for cache, results in caches.items():
         if not ignored("", cache, names.CACHE_REQUESTS.name):
             hits = results.total() - results["miss"]
-            found[RateKey("cache_hit_ratio", "", cache)] = _Observed(hits, results.total())
-    return found
+            rates[RateKey("cache_hit_ratio", "", cache)] = ObservedRate(hits, results.total())
+    return rates
 
 
-def _panel(side: Sequence[_Observations], rate: Rate) -> dict[RateKey, dict[int, Sample]]:
+def _panel(side: Sequence[_Observations], rate: Rate, present: Set[RateKey]) -> dict[RateKey, dict[int, Sample]]:
     """Make the observations of one kind of rate samples, by key and number of the job."""
     panel: defaultdict[RateKey, dict[int, Sample]] = defaultdict(dict)
     for number, observations in enumerate(side):
         for key, seen in observations.items():
-            if key.rate == rate and seen.whole:
-                panel[key][number] = _log_sample(seen) if rate == "throughput" else _logit_sample(seen)
+            if key.rate == rate and key in present and seen.whole:
+                panel[key][number] = seen.sample(rate)
     return panel
-
-
-def _log_sample(seen: _Observed) -> Sample:
-    return Sample(math.log(seen.part / seen.whole), 1 / math.sqrt(seen.part), round(seen.part))
-
-
-def _logit_sample(seen: _Observed) -> Sample:
-    # Half a case on either side, so that none, or nothing else, is a number too.
-    part, rest = seen.part + 0.5, seen.whole - seen.part + 0.5
-    return Sample(math.log(part / rest), math.sqrt(1 / part + 1 / rest), round(seen.whole))
 
 
 def _shifts(
@@ -180,9 +193,9 @@ def _overall(side: Sequence[_Observations], key: RateKey) -> float:
 
 def _result(key: RateKey, before: float, after: float, p: float, rules: Rules, lacking: str) -> RateResult:
     configured: float | None = getattr(rules.rates, key.rate)
-    limit = configured or _WARNING_LIMITS[key.rate]
+    limit = configured or WARNING_LIMITS[key.rate]
     change = after / before - 1 if key.rate == "throughput" else after - before
-    worse = change if key.rate == "error_rate" else -change
+    worse = change if key.rate in _WORSE_ABOVE else -change
     if p >= rules.alpha or worse < limit:
         return RateResult(key, "ok", limit, before, after, change, p, fails=False, reason="")
     reason = lacking or ("" if configured else f"only a warning: no limit for {key.rate} is configured")

@@ -257,6 +257,6 @@ def _verdict(shift: Shift, finding: Finding, p_faster: float, limit: float, alph
 def _unknown(node: NodeEvidence) -> NodeResult:
     verdict: Verdict = "inconclusive"
     reason = node.obstacle or "no two jobs of both sides can be compared"
-    if not node.baseline.jobs or not node.candidate.jobs:
-        verdict, reason = ("gone" if node.baseline.jobs else "new"), ""
+    if not node.baseline.executions or not node.candidate.executions:
+        verdict, reason = ("gone" if node.baseline.executions else "new"), ""
     return NodeResult(node.key, verdict, node.limit, node.baseline, node.candidate, coarse=node.coarse, reason=reason)

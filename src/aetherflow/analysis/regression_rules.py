@@ -72,6 +72,8 @@ class RateLimits(_Rule):
 
     error_rate: _Fraction | None = None
     """In points: 0.01 is one percent of the executions."""
+    retry_rate: _Fraction | None = None
+    """In points: 0.01 is one retry per 100 executions."""
     cache_hit_ratio: _Fraction | None = None
     """In points: 0.05 is five percent of the requests."""
     throughput: _Fraction | None = None
@@ -92,7 +94,7 @@ class Rules(_Rule):
     suite: SuiteRule = SuiteRule()
     """What holds for all nodes together."""
     rates: RateLimits = RateLimits()
-    """What fails of error rates, cache hit ratios and throughput."""
+    """What fails of error and retry rates, cache hit ratios and throughput."""
     nodes: Annotated[tuple[NodeRule, ...], Field(alias="node")] = ()
     """What is different for some nodes; the first that covers a node holds."""
 

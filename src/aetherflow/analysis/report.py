@@ -66,7 +66,15 @@ def _finding(finding: Finding | None) -> dict[str, float | None]:
 
 
 def _side(side: Side) -> dict[str, Any]:
-    return {"jobs": side.jobs, "calls": side.calls, "p50": side.median, "mean": side.mean, "p95": side.p95}
+    return {
+        "jobs": side.jobs,
+        "calls": side.calls,
+        "executions": side.executions,
+        "left_out": dict(side.left_out),
+        "p50": side.median,
+        "mean": side.mean,
+        "p95": side.p95,
+    }
 
 
 def _rate(result: RateResult) -> dict[str, Any]:

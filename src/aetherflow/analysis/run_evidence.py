@@ -19,9 +19,18 @@ _MOST_TRACES: Final = 2_000
 
 @dataclass(slots=True)
 class SeenNode:
-    """A node over all runs: executions, seconds in them, seconds in which nothing else of its run went on."""
+    """A node over all runs.
+
+    Attributes:
+        executions: All executions.
+        computed: Executions that were computed at their first attempt; the seconds are theirs.
+        seconds: Seconds in them.
+        alone: Seconds in them in which nothing else of their run went on.
+        scope: How what it is injected with is shared.
+    """
 
     executions: int = 0
+    computed: int = 0
     seconds: float = 0.0
     alone: float = 0.0
     scope: str = ""
@@ -30,6 +39,11 @@ class SeenNode:
     threads: set[object] = field(default_factory=set)
     parts: int = 0
     """Executions that were parts of a partitioned fan-out."""
+
+    @property
+    def mean(self) -> float:
+        """Seconds that a computed execution takes; 0 if there was none."""
+        return self.seconds / self.computed if self.computed else 0.0
 
 
 @dataclass(slots=True)
@@ -95,18 +109,21 @@ def _add_run(flow: FlowEvidence, run: Span, children: Sequence[Span]) -> None:
     inside = [span for span in children if names.NODE_NAME in span.attributes]
     for span in inside:
         _add_execution(flow.nodes[_name(span)], span)
-    for names_active, seconds in _stretches(run, children):
-        if not names_active:
+    for active, seconds in _stretches(run, children):
+        if not active:
             flow.between += seconds
-        elif len(names_active) == 1:
-            flow.nodes[names_active[0]].alone += seconds
+        elif len(active) == 1 and active[0].is_computed:
+            flow.nodes[_name(active[0])].alone += seconds
     for title, branches in _side_by_side(inside).items():
-        _add_fan_out(flow.fan_outs[title], branches)
+        if all(span.is_computed for span in branches):  # a hit ends early, a retried branch late: neither is the work
+            _add_fan_out(flow.fan_outs[title], branches)
 
 
 def _add_execution(node: SeenNode, span: Span) -> None:
     node.executions += 1
-    node.seconds += span.duration
+    if span.is_computed:
+        node.computed += 1
+        node.seconds += span.duration
     node.scope = str(span.attributes.get(names.PROVIDER_SCOPE, node.scope))
     node.parts += names.BATCH_COUNT in span.attributes
     node.threads.add(span.attributes.get(names.THREAD_ID))
@@ -115,23 +132,23 @@ def _add_execution(node: SeenNode, span: Span) -> None:
         node.providers |= {str(name): str(scope) for name, scope in zip(providers, scopes, strict=False)}
 
 
-def _stretches(run: Span, children: Sequence[Span]) -> Iterable[tuple[list[str], float]]:
-    """Cut a run where a child starts or ends, and yield who goes on in each piece, and its seconds."""
+def _stretches(run: Span, children: Sequence[Span]) -> Iterable[tuple[list[Span], float]]:
+    """Cut a run where a child starts or ends, and yield the children that go on in each piece, and its seconds."""
     moments = []
-    for span in children:
+    for place, span in enumerate(children):
         start, end = max(run.start, span.start), min(run.end, span.end)
         if start < end:
-            moments += [(start, 1, _name(span)), (end, 0, _name(span))]
-    active: list[str] = []
+            moments += [(start, 1, place), (end, 0, place)]
+    active: set[int] = set()
     at = run.start
-    for moment, begins, name in sorted(moments):
+    for moment, begins, place in sorted(moments):
         if moment > at:
-            yield list(active), (moment - at) / 1e9
+            yield [children[each] for each in sorted(active)], (moment - at) / 1e9
             at = moment
         if begins:
-            active.append(name)
+            active.add(place)
         else:
-            active.remove(name)
+            active.remove(place)
     if run.end > at:
         yield [], (run.end - at) / 1e9
 

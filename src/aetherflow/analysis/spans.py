@@ -23,6 +23,7 @@ from aetherflow.analysis.otlp_fields import (
     whole,
 )
 from aetherflow.analysis.otlp_files import OtlpRecord, UnreadableTelemetryError, read_records
+from aetherflow.telemetry import conventions as names
 
 __all__ = [
     "Resource",
@@ -124,6 +125,17 @@ class Span:
     def failed(self) -> bool:
         """Whether the status is an error."""
         return self.status.code == "error"
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether it is no cache hit and took one attempt, so that its duration is that of the work."""
+        return not self.attributes.get(names.EXECUTION_KIND)
+
+    @property
+    def expected_type(self) -> str:
+        """The class of an exception that the node declares as expected; "" if the span did not end with one."""
+        results = (self.attributes.get(name) for name in (names.NODE_RESULT, names.RUN_RESULT))
+        return str(self.attributes.get(names.EXPECTED_TYPE, "exception")) if "expected" in results else ""
 
 
 def read_spans(

@@ -7,18 +7,19 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final, Literal, TypeAlias
 
 from aetherflow.analysis.distributions import t_survival
 from aetherflow.analysis.metrics import Job
-from aetherflow.analysis.node_samples import NodeKey, durations_of, sample_of
+from aetherflow.analysis.node_samples import NodeKey, comparable_durations, sample_of
+from aetherflow.analysis.rates import WARNING_LIMITS, RateKey, observe_rates
 from aetherflow.analysis.shifts import FEWEST_FOR_FACTOR
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import NODE_DURATION, VCS_REVISION
 
-__all__ = ["ChangePoint", "Detector", "Method", "Trend", "find_steps", "find_trends"]
+__all__ = ["ChangePoint", "Detector", "Method", "RateTrend", "Trend", "find_rate_trends", "find_steps", "find_trends"]
 
 Method: TypeAlias = Literal["steps", "otava"]
 Detector: TypeAlias = Callable[[Sequence[float]], list[int]]
@@ -31,6 +32,8 @@ _FLOOR: Final = 0.01**2
 _TYPICAL_DIFFERENCE: Final = 0.954
 """Median absolute difference of two normal values, in their standard deviation."""
 _WINDOW: Final = 50
+_RATE_LIMIT: Final = 0.10
+"""The smallest change of the odds, as a fraction, that is looked for in rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class ChangePoint:
         run: The name of that run.
         time: When it began, in nanoseconds since the epoch.
         revision: The commit that it was of; None where that is not known.
-        change: From the level before to the new one, as a fraction.
+        change: From the level before to the new one, as a fraction; of a rate the difference.
     """
 
     index: int
@@ -63,6 +66,21 @@ class Trend:
     """
 
     key: NodeKey | None
+    values: Mapping[int, float]
+    changes: tuple[ChangePoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RateTrend:
+    """A rate over a series of runs.
+
+    Attributes:
+        key: The rate.
+        values: What it was, by index of the run; not every run has it.
+        changes: Where it changed for good, by the limit from which on the gate warns.
+    """
+
+    key: RateKey
     values: Mapping[int, float]
     changes: tuple[ChangePoint, ...]
 
@@ -90,6 +108,33 @@ def find_trends(jobs: Sequence[Job], *, limit: float = 0.10, method: Method = "s
     trends = [_trend(key, values, jobs, detect) for key, values in own.items()]
     trends.sort(key=lambda trend: (-trend.changes[-1].index if trend.changes else 0, str(trend.key)))
     return [*trends, _trend(None, factors, jobs, detect)] if factors else trends
+
+
+def find_rate_trends(jobs: Sequence[Job], *, method: Method = "steps") -> list[RateTrend]:
+    """Find how hit ratios, retry rates and error rates went.
+
+    Args:
+        jobs: The runs, the oldest first.
+        method: As for `find_trends`.
+
+    Returns:
+        The rates that were ever above 0, in the order of their keys.
+
+    Raises:
+        ConfigurationError: Apache Otava is asked for and not installed.
+    """
+    detect = _otava(_RATE_LIMIT) if method == "otava" else lambda logs: find_steps(logs, _RATE_LIMIT)
+    rates = [observe_rates(job) for job in jobs]
+    keys = sorted({key for each in rates for key, rate in each.items() if key.rate != "throughput" and rate.part})
+    trends = []
+    for key in keys:
+        series = {index: each[key] for index, each in enumerate(rates) if key in each and each[key].whole}
+        values = {index: rate.part / rate.whole for index, rate in series.items()}
+        steps = detect([rate.sample(key.rate).x for rate in series.values()])
+        changes = _changes(list(values), list(values.values()), steps, jobs)
+        notable = (change for change in changes if abs(change.change) >= WARNING_LIMITS[key.rate])
+        trends.append(RateTrend(key, values, tuple(notable)))
+    return trends
 
 
 def find_steps(logs: Sequence[float], limit: float) -> list[int]:
@@ -174,8 +219,8 @@ def _otava(limit: float) -> Detector:
 
 def _medians(jobs: Sequence[Job]) -> dict[NodeKey, dict[int, float]]:
     found: defaultdict[NodeKey, dict[int, float]] = defaultdict(dict)
-    for index, job in enumerate(jobs):
-        for key, histogram in durations_of(job).items():
+    for index, durations in enumerate(comparable_durations(jobs)):
+        for key, histogram in durations.items():
             if sample := sample_of(histogram, fine=histogram.is_fine):
                 found[key][index] = sample.x
     return dict(found)
@@ -196,17 +241,18 @@ def _factors(logs: Mapping[NodeKey, Mapping[int, float]]) -> dict[int, float]:
 def _trend(key: NodeKey | None, values: Mapping[int, float], jobs: Sequence[Job], detect: Detector) -> Trend:
     indexes, logs = list(values), list(values.values())
     seconds = {index: math.exp(value) for index, value in values.items()}
-    return Trend(key, seconds, tuple(_changes(indexes, logs, jobs, detect)))
+    changes = _changes(indexes, logs, detect(logs), jobs)
+    return Trend(key, seconds, tuple(replace(each, change=math.expm1(each.change)) for each in changes))
 
 
 def _changes(
-    indexes: Sequence[int], logs: Sequence[float], jobs: Sequence[Job], detect: Detector
+    indexes: Sequence[int], values: Sequence[float], steps: Sequence[int], jobs: Sequence[Job]
 ) -> Iterator[ChangePoint]:
-    found = detect(logs)
-    edges = [0, *found, len(logs)]
-    for place, at in enumerate(found, 1):
-        before, after = logs[edges[place - 1] : at], logs[at : edges[place + 1]]
+    """Yield the steps of a series, each with the difference of the levels before and after it."""
+    edges = [0, *steps, len(values)]
+    for place, at in enumerate(steps, 1):
+        before, after = values[edges[place - 1] : at], values[at : edges[place + 1]]
         job = jobs[indexes[at]]
         revision = dict(job.resource).get(VCS_REVISION)
-        change = math.expm1(statistics.fmean(after) - statistics.fmean(before))
+        change = statistics.fmean(after) - statistics.fmean(before)
         yield ChangePoint(indexes[at], job.name, job.started, str(revision) if revision else None, change)

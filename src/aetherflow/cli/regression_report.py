@@ -65,11 +65,19 @@ def _node_row(result: NodeResult) -> _Row:
     sides = result.baseline, result.candidate
     samples = " / ".join(f"{side.jobs} ({side.calls:,})" for side in sides)
     was, now = (_time(side, coarse=result.coarse) for side in sides)
-    remarks = [result.reason, "by the mean: its buckets are coarse" if result.coarse and result.finding else ""]
+    coarse = "by the mean: its buckets are coarse" if result.coarse and result.finding else ""
+    remarks = [result.reason, coarse, _left_out(sides)]
     name = str(result.key)
     if result.key.metric != NODE_DURATION.name:
         name += " (run)" if result.key.flow else " (operation)"
     return _Row(_verdict(result), name, was, now, *_figures(result), samples, "; ".join(filter(None, remarks)))
+
+
+def _left_out(sides: Iterable[Side]) -> str:
+    """Return the shares of the executions that were not judged; "" if all were."""
+    shares = [sum(side.left_out.values()) / side.executions if side.executions else 0.0 for side in sides]
+    percentages = " / ".join(f"{share:.0%}" for share in shares)
+    return f"not judged: {percentages} of the executions, which were cached or retried" if any(shares) else ""
 
 
 def _rate_row(result: RateResult) -> _Row:

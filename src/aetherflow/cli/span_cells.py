@@ -81,12 +81,16 @@ def note_of(spans: Sequence[Span], known: Collection[str], inside: int = 0) -> T
     if errors := [span for span in spans if span.failed]:
         kinds = list(dict.fromkeys(error_of(span) for span in errors))
         notes.append((f"✗ {f'{len(errors)} {TIMES} ' if len(spans) > 1 else ''}{', '.join(kinds)}", "red"))
-    results = {_text(span, names.NODE_RESULT) or _text(span, names.RUN_RESULT) for span in spans} - {"", "failure"}
+    results = {_result_of(span) for span in spans} - {"", "failure"}
     notes.extend((f"◌ {result}", "yellow") for result in sorted(results))
     if (attempt := max(_whole(span, names.NODE_ATTEMPT) or 1 for span in spans)) > 1:
         notes.append((f"↻ attempt {attempt}", "yellow"))
+    if waits := [wait for span in spans if isinstance(wait := span.attributes.get(names.RETRY_WAIT), float)]:
+        notes.append((f"waited {format_seconds(sum(waits))}", "yellow"))
     if hits := sum(span.attributes.get(names.NODE_CACHE_HIT) is True for span in spans):
         notes.append(("cache hit" if len(spans) == 1 else format_count(hits, "cache hit"), ""))
+    if shared := sum(span.attributes.get(names.EXECUTION_KIND) == "coalesced" for span in spans):
+        notes.append(("coalesced" if len(spans) == 1 else f"{shared:,} coalesced", ""))
     if yielded := _numbers(spans, names.STREAM_ITEMS):
         notes.append((format_count(sum(yielded), "item"), ""))
     if any(span.parent_id is not None and span.parent_id not in known for span in spans):
@@ -96,6 +100,13 @@ def note_of(spans: Sequence[Span], known: Collection[str], inside: int = 0) -> T
     if inside:
         notes.append((f"{inside:,} inside", "dim"))
     return Text(", ").join(Text(note, style=style) for note, style in notes)
+
+
+def _result_of(span: Span) -> str:
+    """The result as it is noted; that of an expected exception with its type."""
+    if expected := span.expected_type:
+        return f"expected {printable(expected)}"
+    return _text(span, names.NODE_RESULT) or _text(span, names.RUN_RESULT)
 
 
 def error_of(span: Span) -> str:

@@ -126,6 +126,7 @@ def _activity(kind: str, *, has_level: bool = False) -> tuple[Column, ...]:
         own = (
             ("active", 60, lambda row: _level(row, "active")),
             ("retries/s", 100, lambda row: _rate(row.levels["retries"], "yellow")),
+            ("hits", 110, lambda row: _share(row.levels.get("hits"))),
         )
     return (
         (kind, 0, _name),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from aetherflow.analysis.histograms import Histogram, merge_histograms
@@ -26,7 +26,7 @@ class Row:
         name: What it is called, from the general to the particular.
         rate: What it did, a second.
         errors: What of that failed, a second.
-        p50: What half of the durations do not exceed, in seconds; None where there were none.
+        p50: What half of the durations of computed executions do not exceed, in seconds; None if there were none.
         p95: What 95 % of them do not exceed.
         busy: Seconds spent, a second.
         total: What it has done since it began.
@@ -63,7 +63,13 @@ def activities(change: Change, metric: MetricDefinition, *attributes: str) -> li
         chosen = [each for each in since if _key(each, attributes) == key]
         failed = sum(since[each].count for each in chosen if each.get(names.ERROR_TYPE))
         levels = {"active": active.get(key, 0.0), "retries": retried.get(key, 0.0) / change.seconds}
-        rows.append(_row(key, [since[each] for each in chosen], change.seconds, failed, sum(totals), levels))
+        kinds = [each for each in chosen if each.get(names.EXECUTION_KIND) in names.CACHED_KINDS]
+        if kinds and (executions := sum(since[each].count for each in chosen)):
+            levels["hits"] = sum(since[each].count for each in kinds) / executions
+        computed = [since[each] for each in chosen if not each.get(names.EXECUTION_KIND)]
+        row = _row(key, [since[each] for each in chosen], change.seconds, failed, sum(totals), levels)
+        times = _row(key, computed, change.seconds, 0, 0, {})
+        rows.append(replace(row, p50=times.p50, p95=times.p95))
     return sorted(rows, key=lambda row: (-row.busy, -row.rate, -row.total, row.name))
 
 

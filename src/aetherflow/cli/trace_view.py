@@ -70,6 +70,7 @@ def _failure(span: Span, event: SpanEvent) -> Text:
     kind = printable(str(event.attributes[EXCEPTION_TYPE]))
     first, *more = str(event.attributes.get(EXCEPTION_MESSAGE, "")).splitlines() or [""]
     message = printable(first) + (" …" if more else "")
+    sign, style = ("◌ ", "yellow") if span.expected_type else ("✗ ", "red")
     return Text.assemble(
-        ("✗ ", "red"), (printable(span.name), "bold red"), f"  {kind}{': ' if message else ''}{message}"
+        (sign, style), (printable(span.name), f"bold {style}"), f"  {kind}{': ' if message else ''}{message}"
     )

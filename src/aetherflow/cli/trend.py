@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aetherflow.analysis.metrics import Job
-from aetherflow.analysis.trend import ChangePoint, Method, Trend, find_trends
+from aetherflow.analysis.trend import ChangePoint, Method, RateTrend, Trend, find_rate_trends, find_trends
 from aetherflow.cli.charts import Chart, Curve, draw_charts, sparkline
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, at_least, number, write_file
 from aetherflow.cli.regress import add_runner_argument, baseline_paths
@@ -72,10 +72,14 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         for trend in find_trends(jobs, limit=arguments.limit, method=arguments.method)
         if fnmatchcase(_name(trend), arguments.node)
     ]
+    rates = [
+        rate for rate in find_rate_trends(jobs, method=arguments.method) if fnmatchcase(_rated(rate), arguments.node)
+    ]
     if arguments.format == "json":
-        consoles.out.print(Text(json.dumps(_as_json(trends, jobs), indent=2, ensure_ascii=False)), soft_wrap=True)
+        document = json.dumps(_as_json(trends, rates, jobs), indent=2, ensure_ascii=False)
+        consoles.out.print(Text(document), soft_wrap=True)
     else:
-        consoles.out.print(_page(trends, jobs))
+        consoles.out.print(_page(trends, [rate for rate in rates if rate.changes], jobs))
     if arguments.svg:
         write_file(arguments.svg, _svg(trends))
     return ExitCode.FINE
@@ -85,7 +89,12 @@ def _name(trend: Trend) -> str:
     return str(trend.key) if trend.key else _SUITE
 
 
-def _page(trends: Sequence[Trend], jobs: Sequence[Job]) -> RenderableType:
+def _rated(rate: RateTrend) -> str:
+    """Name the node or the cache that a rate is of."""
+    return "/".join(filter(None, (rate.key.flow, rate.key.name)))
+
+
+def _page(trends: Sequence[Trend], rates: Sequence[RateTrend], jobs: Sequence[Job]) -> RenderableType:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("node", overflow="ellipsis", no_wrap=True)
     table.add_column("last", justify="right", no_wrap=True)
@@ -94,19 +103,24 @@ def _page(trends: Sequence[Trend], jobs: Sequence[Job]) -> RenderableType:
     for trend in trends:
         values = list(trend.values.values())
         last = format_seconds(values[-1]) if trend.key else f"{values[-1] - 1:+.1%}"
-        changes = "\n".join(map(_told, trend.changes))
+        changes = "\n".join(_told(change, f"{change.change:+.1%}") for change in trend.changes)
         table.add_row(Text(printable(_name(trend))), last, sparkline(values), Text(changes))
+    for rate in rates:
+        values = list(rate.values.values())
+        name = f"{rate.key.rate.replace('_', ' ')} of {_rated(rate)}"
+        changes = "\n".join(_told(change, f"{100 * change.change:+.1f} points") for change in rate.changes)
+        table.add_row(Text(printable(name)), f"{values[-1]:.1%}", sparkline(values), Text(changes))
     note = Text("what the machine did to all nodes of a run is taken out", style="dim")
     return Group(table, note) if any(trend.key is None for trend in trends) else table
 
 
-def _told(change: ChangePoint) -> str:
+def _told(change: ChangePoint, size: str) -> str:
     date = datetime.fromtimestamp(change.time / 1e9, UTC)
     commit = f"commit {change.revision[:12]}" if change.revision else f"run {change.run}"
-    return printable(f"{change.change:+.1%} since {date:%Y-%m-%d}, {commit}")
+    return printable(f"{size} since {date:%Y-%m-%d}, {commit}")
 
 
-def _as_json(trends: Sequence[Trend], jobs: Sequence[Job]) -> dict[str, Any]:
+def _as_json(trends: Sequence[Trend], rates: Sequence[RateTrend], jobs: Sequence[Job]) -> dict[str, Any]:
     return {
         "schema": 1,
         "runs": [job.name for job in jobs],
@@ -116,20 +130,34 @@ def _as_json(trends: Sequence[Trend], jobs: Sequence[Job]) -> dict[str, Any]:
                 "node": trend.key.node or None if trend.key else None,
                 "metric": trend.key.metric if trend.key else None,
                 "values": [trend.values.get(index) for index in range(len(jobs))],
-                "changes": [
-                    {
-                        "index": change.index,
-                        "run": change.run,
-                        "revision": change.revision,
-                        "time": datetime.fromtimestamp(change.time / 1e9, UTC).isoformat(),
-                        "change": change.change,
-                    }
-                    for change in trend.changes
-                ],
+                "changes": _changes(trend),
             }
             for trend in trends
         ],
+        "rates": [
+            {
+                "rate": rate.key.rate,
+                "flow": rate.key.flow or None,
+                "name": rate.key.name or None,
+                "values": [rate.values.get(index) for index in range(len(jobs))],
+                "changes": _changes(rate),
+            }
+            for rate in rates
+        ],
     }
+
+
+def _changes(trend: Trend | RateTrend) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": change.index,
+            "run": change.run,
+            "revision": change.revision,
+            "time": datetime.fromtimestamp(change.time / 1e9, UTC).isoformat(),
+            "change": change.change,
+        }
+        for change in trend.changes
+    ]
 
 
 def _svg(trends: Sequence[Trend]) -> str:

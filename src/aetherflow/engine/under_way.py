@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from weakref import ref
 
 from aetherflow.engine.plan import UNSET
-from aetherflow.telemetry.conventions import ERROR_TYPE, NODE_ACTIVE, NODE_DURATION
+from aetherflow.telemetry.conventions import ERROR_TYPE, EXECUTION_KIND, NODE_ACTIVE, NODE_DURATION
 from aetherflow.telemetry.frames import current_frames
 from aetherflow.telemetry.metrics import gauges
 from aetherflow.telemetry.metrics.accumulators import Registry, registry
@@ -105,7 +105,8 @@ def _readings(store: Registry) -> list[gauges.Reading]:
     found: Counter[frozenset[tuple[str, str]]] = Counter()
     for series in store.all():
         if series.definition is NODE_DURATION:
-            found[frozenset((key, value) for key, value in series.attributes.items() if key != ERROR_TYPE)] = 0
+            outcome = (ERROR_TYPE, EXECUTION_KIND)
+            found[frozenset((key, value) for key, value in series.attributes.items() if key not in outcome)] = 0
     of_streams = [stream.site for reference in list(_streams.values()) if (stream := reference()) is not None]
     for site in (*_on_stacks(), *list(_apart.values()), *of_streams):
         if site is not None and site.is_kept:

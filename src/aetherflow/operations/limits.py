@@ -37,6 +37,11 @@ class _Kind:
         return self.by[-1]
 
     @property
+    def has_kinds(self) -> bool:
+        """Whether cache hits and retried executions are among what is measured, and told apart."""
+        return names.EXECUTION_KIND in self.metric.attributes
+
+    @property
     def title(self) -> str:
         return self.name.capitalize()
 
@@ -79,6 +84,9 @@ def _recordings(kind: _Kind, query: Query) -> Iterator[Recording]:
     each = query.split(*kind.by)
     window = query.window
     yield Recording(kind.recorded(f"increase{window}"), each.increase(kind.metric))
+    if kind.has_kinds:
+        computed = each.computed(kind.metric).increase(kind.metric)
+        yield Recording(kind.recorded(f"computed_increase{window}"), computed)
     yield Recording(kind.recorded(f"p95_{window}"), each.quantile(0.95, kind.metric))
     if kind.waiting is None:
         yield Recording(kind.recorded(f"average_{window}"), each.average(kind.metric))
@@ -88,11 +96,12 @@ def _recordings(kind: _Kind, query: Query) -> Iterator[Recording]:
 def _alerts(kind: _Kind, limits: Limits, matching: Sequence[str], expected: Expectations) -> Iterator[Alert]:
     window = _duration(expected.window)
     selected = f"{{{', '.join(matching)}}}" if matching else ""
-    known = f"and {kind.recorded(f'increase{window}')} >= {expected.min_samples}"
     who = f"{kind.name} {{{{ $labels.{label(kind.attribute)} }}}} of {{{{ $labels.job }}}}"
     for threshold, operation, name, severity, told in _checks(kind):
         limit = limits[threshold]
         if limit is not None:
+            number = "increase" if _is_share(threshold) or not kind.has_kinds else "computed_increase"
+            known = f"and {kind.recorded(f'{number}{window}')} >= {expected.min_samples}"
             yield Alert(
                 name,
                 f"{kind.recorded(f'{operation}_{window}')}{selected}",

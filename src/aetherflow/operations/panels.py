@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Literal
 
-from aetherflow.operations.promql import INSTANCE, JOB, Query, label, quoted, unequal
+from aetherflow.operations.promql import INSTANCE, JOB, Query, equals, label, one_of, quoted, unequal
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.conventions import MetricDefinition
 
@@ -124,13 +124,14 @@ _NODES: Final = Row(
             "p95 of the duration",
             "s",
             _quantiles(_NODE, names.NODE_DURATION, 0.95),
-            "95 % of executions take no longer. Each dot is an execution: it leads to its trace.",
+            "95 % of executions that were computed at their first attempt take no longer; cache hits and retried ones "
+            "are left out. Each dot is an execution: it leads to its trace.",
         ),
         Panel(
             "Average duration",
             "s",
             _each(Query.average, _NODE, names.NODE_DURATION),
-            "Time in a node over its executions.",
+            "Time in a node over its executions, without cache hits and retried ones.",
         ),
         Panel(
             "Where the time goes",
@@ -151,6 +152,24 @@ _NODES: Final = Row(
             "ops",
             _each(Query.rate, _NODE.split(names.ERROR_TYPE), names.NODE_RETRIES),
             "Attempts made again, a second, by the class of what was raised.",
+        ),
+        Panel(
+            "Retried executions",
+            "percentunit",
+            _each(Query.share, _NODE, names.NODE_DURATION, equals(names.EXECUTION_KIND, names.RETRIED_KIND)),
+            "The share of executions that took more than one attempt.",
+        ),
+        Panel(
+            "Wait between attempts",
+            "s",
+            _quantiles(_NODE, names.RETRY_WAIT_METRIC, 0.95, 0.5),
+            "How long an execution waits before its next attempt.",
+        ),
+        Panel(
+            "Cached executions",
+            "percentunit",
+            _each(Query.share, _NODE, names.NODE_DURATION, one_of(names.EXECUTION_KIND, names.CACHED_KINDS)),
+            "The share of executions that computed nothing: cache hits, and those that waited for another caller.",
         ),
         Panel(
             "Items of streams",

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from aetherflow.telemetry.conventions import ERROR_TYPE, MetricDefinition
+from aetherflow.telemetry.conventions import ERROR_TYPE, EXECUTION_KIND, MetricDefinition
 
-__all__ = ["INSTANCE", "JOB", "Query", "below", "equals", "label", "metric_name", "quoted", "unequal"]
+__all__ = ["INSTANCE", "JOB", "Query", "below", "equals", "label", "metric_name", "one_of", "quoted", "unequal"]
 
 JOB: Final = "job"
 """The label that Prometheus knows a service by."""
@@ -47,6 +47,11 @@ def quoted(text: str) -> str:
 def equals(attribute: str, value: str) -> str:
     """Match series with that value of an attribute."""
     return f"{label(attribute)}={quoted(value)}"
+
+
+def one_of(attribute: str, values: Iterable[str]) -> str:
+    """Match series with any of several values of an attribute."""
+    return f"{label(attribute)}=~{quoted('|'.join(map(re.escape, values)))}"
 
 
 def unequal(attribute: str, value: str) -> str:
@@ -82,6 +87,13 @@ class Query:
         """Return the same over fewer series."""
         return replace(self, matchers=(*self.matchers, *matchers))
 
+    def computed(self, metric: MetricDefinition) -> Self:
+        """Return the same over executions that were computed at their first attempt; all if the metric has no kinds.
+
+        An absent label equals "", so that series recorded before there were kinds match too.
+        """
+        return self.where(equals(EXECUTION_KIND, "")) if EXECUTION_KIND in metric.attributes else self
+
     def level(self, metric: MetricDefinition) -> str:
         """What a gauge says now."""
         return self._sum(self.series(metric))
@@ -99,12 +111,14 @@ class Query:
         return self._sum(f"rate({self.series(metric, '_sum')}[{self.window}])")
 
     def average(self, metric: MetricDefinition) -> str:
-        """The average of a histogram's values; nothing where there were none."""
-        return f"{self.busy(metric)} / ({self.rate(metric)} > 0)"
+        """The average of a histogram's values, of computed executions only; nothing if there are none."""
+        computed = self.computed(metric)
+        return f"{computed.busy(metric)} / ({computed.rate(metric)} > 0)"
 
     def quantile(self, quantile: float, metric: MetricDefinition) -> str:
-        """A quantile of a histogram's values; nothing where there were none."""
-        buckets = self.split("le")._sum(f"rate({self.series(metric, '_bucket')}[{self.window}])")
+        """A quantile of a histogram's values, of computed executions only; nothing if there are none."""
+        computed = self.computed(metric)
+        buckets = computed.split("le")._sum(f"rate({computed.series(metric, '_bucket')}[{self.window}])")
         return f"histogram_quantile({quantile:g}, {buckets}) >= 0"
 
     def share(self, metric: MetricDefinition, *matchers: str) -> str:
@@ -117,9 +131,10 @@ class Query:
         return self.share(metric, unequal(ERROR_TYPE, ""))
 
     def slower(self, metric: MetricDefinition, bound: float) -> str:
-        """The share of a histogram's values above a bound, which must be one of its boundaries."""
-        fast = self._sum(f"rate({self.where(below(bound)).series(metric, '_bucket')}[{self.window}])")
-        return f"1 - {fast} / ({self.rate(metric)} > 0)"
+        """The share of a histogram's values above one of its boundaries, of computed executions only."""
+        computed = self.computed(metric)
+        fast = self._sum(f"rate({computed.where(below(bound)).series(metric, '_bucket')}[{self.window}])")
+        return f"1 - {fast} / ({computed.rate(metric)} > 0)"
 
     def series(self, metric: MetricDefinition, suffix: str = "") -> str:
         """Select the series."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aetherflow.analysis.histograms import (
@@ -100,12 +101,15 @@ def bars(histogram: Histogram) -> list[tuple[float, float, int]]:
 
 
 def latencies(jobs: Sequence[Job], spans: Iterable[Span]) -> list[dict[str, Any]]:
-    """Tell how long runs and nodes took: all of them where metrics say so, else those whose spans there are.
+    """Return how long runs and nodes took: all of them if metrics say so, else those whose spans there are.
+
+    Times are of the executions that were computed at their first attempt; cache hits and retried ones are counted.
 
     Returns:
-        For each: ``kind`` (run, node or operation), ``flow``, ``name``, ``errors``, ``source``, and its `summary`.
+        For each: ``kind`` (run, node or operation), ``flow``, ``name``, ``source``, the numbers of executions
+        (``count``: all, ``errors``, ``computed``, ``cached``, ``retried``), and the `summary` of the computed ones.
     """
-    parts: dict[tuple[str, str, str], tuple[list[Histogram], int]] = {}
+    parts: defaultdict[tuple[str, str, str], _Executions] = defaultdict(_Executions)
     for metric, kind, attribute in (
         (names.RUN_DURATION, "run", names.FLOW_NAME),
         (names.NODE_DURATION, "node", names.NODE_NAME),
@@ -113,29 +117,57 @@ def latencies(jobs: Sequence[Job], spans: Iterable[Span]) -> list[dict[str, Any]
     ):
         for series, histogram in recorded(jobs, metric).items():
             group = series.get(names.MONITOR_NAME if kind == "operation" else names.FLOW_NAME) or ""
-            key = (kind, group, series.get(attribute) or "")
-            found, errors = parts.get(key, ([], 0))
-            failed = histogram.count if series.get(names.ERROR_TYPE) is not None else 0
-            parts[key] = [*found, histogram], errors + failed
+            executions = parts[kind, group, series.get(attribute) or ""]
+            failed = series.get(names.ERROR_TYPE) is not None
+            executions.add(histogram, failed=failed, kind=series.get(names.EXECUTION_KIND) or "")
     source = "metrics"
     if not any(kind in ("run", "node") for kind, _, _ in parts):
-        parts |= _of_spans(spans)
         source = "spans"
+        for (key, failed, execution_kind), durations in _durations_of(spans).items():
+            parts[key].add(_histogram(durations), failed=failed, kind=execution_kind)
     return [
-        {"kind": kind, "flow": flow, "name": name, "errors": errors, "source": source, **summary(merged)}
-        for (kind, flow, name), (found, errors) in parts.items()
-        if (merged := merge_histograms(found)) and merged.count
+        {"kind": kind, "flow": flow, "name": name, "source": source, **executions.figures()}
+        for (kind, flow, name), executions in parts.items()
+        if executions.count
     ]
 
 
-def _of_spans(spans: Iterable[Span]) -> dict[tuple[str, str, str], tuple[list[Histogram], int]]:
-    durations: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
-    errors: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+@dataclass(slots=True)
+class _Executions:
+    """Executions of a run, a node or an operation: their number by outcome, and durations of the computed ones."""
+
+    count: int = 0
+    errors: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    computed: list[Histogram] = field(default_factory=list)
+
+    def add(self, durations: Histogram, *, failed: bool, kind: str) -> None:
+        self.count += durations.count
+        self.errors += durations.count if failed else 0
+        if kind:
+            self.kinds[kind] += durations.count
+        else:
+            self.computed.append(durations)
+
+    def figures(self) -> dict[str, Any]:
+        computed = merge_histograms(self.computed) or Histogram(0, None, ExponentialBuckets(_SPAN_SCALE))
+        return {
+            **summary(computed),
+            "count": self.count,
+            "errors": self.errors,
+            "computed": computed.count,
+            "cached": sum(self.kinds[kind] for kind in names.CACHED_KINDS),
+            "retried": self.kinds[names.RETRIED_KIND],
+        }
+
+
+def _durations_of(spans: Iterable[Span]) -> dict[tuple[tuple[str, str, str], bool, str], list[float]]:
+    """Return durations by what they are of, whether it failed, and the kind of execution."""
+    durations: defaultdict[tuple[tuple[str, str, str], bool, str], list[float]] = defaultdict(list)
     for span in spans:
-        key = _kind_of(span)
-        durations[key].append(span.duration)
-        errors[key] += span.failed
-    return {key: ([_histogram(values)], errors[key]) for key, values in durations.items()}
+        kind = str(span.attributes.get(names.EXECUTION_KIND, ""))
+        durations[_kind_of(span), span.failed, kind].append(span.duration)
+    return durations
 
 
 def _kind_of(span: Span) -> tuple[str, str, str]:

@@ -112,7 +112,8 @@ def _flow(name: str, graph: FlowGraph) -> dict[str, Any]:
                 "executions": seen.executions,
                 "errors": seen.errors,
                 "seconds": seen.seconds,
-                "slowest": seen.slowest,
+                "mean": seen.mean,
+                "slowest": seen.slowest if seen.computed else None,
                 "flow": seen.is_flow,
             }
             for node, seen in graph.nodes.items()

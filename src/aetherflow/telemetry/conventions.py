@@ -88,6 +88,10 @@ MAX_LINKS: Final = 128
 NodeType = Literal["sync", "async", "stream", "batch"]
 NodeResult = Literal["failure", "timeout", "cancellation", "expected"]
 ExecutionKind = Literal["cache_hit", "coalesced", "retried"]
+CACHED_KINDS: Final[tuple[ExecutionKind, ...]] = ("cache_hit", "coalesced")
+"""Kinds of executions that returned a result which they did not compute themselves."""
+RETRIED_KIND: Final[ExecutionKind] = "retried"
+"""The kind of executions that took more than one attempt."""
 ProviderScope = Literal["thread_local", "context_local", "singleton", "factory", "mixed", "none", "unknown"]
 
 # --- span names --------------------------------------------------------------------------------------------
@@ -302,14 +306,14 @@ SPAN_CALLS: Final = MetricDefinition(
     "counter",
     "",
     "Spans, as the collector counted them.",
-    (FLOW_NAME, NODE_NAME, PROVIDER_SCOPE),
+    (FLOW_NAME, NODE_NAME, PROVIDER_SCOPE, EXECUTION_KIND),
 )
 SPAN_DURATION: Final = MetricDefinition(
     "aetherflow.span.duration",
     "histogram",
     "s",
     "Duration of spans, as the collector read it.",
-    (FLOW_NAME, NODE_NAME, PROVIDER_SCOPE),
+    (FLOW_NAME, NODE_NAME, PROVIDER_SCOPE, EXECUTION_KIND),
 )
 COLLECTED_METRICS: Final = (SPAN_CALLS, SPAN_DURATION)
 """What the collector makes of all spans before it samples any, as ``otel-collector.yaml`` has it: scopes are on spans

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from aetherflow import ConfigurationError, SpanLedger, node
+from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.active import Providers, set_active
 from aetherflow.telemetry.encoding.encoder import protobuf_encoder
 from aetherflow.telemetry.export.pipeline import SpanPipeline
@@ -101,12 +102,23 @@ def test_a_share_of_the_other_runs_is_kept() -> None:
         assert len(kept.names) == 3
 
 
-def span(trace: int, *, root: bool = False, error: bool = False) -> ReadableSpan:
+def span(
+    trace: int, *, root: bool = False, error: bool = False, attributes: Mapping[str, str] | None = None
+) -> ReadableSpan:
     """Return a span that has ended."""
     own = SpanContext(trace, 2, False, TraceFlags(1))
     parent = None if root else SpanContext(trace, 1, False, TraceFlags(1))
     status = Status(StatusCode.ERROR if error else StatusCode.UNSET)
-    return ReadableSpan("n", own, parent, status=status, start_time=1, end_time=2)
+    return ReadableSpan("n", own, parent, attributes=attributes, status=status, start_time=1, end_time=2)
+
+
+def test_an_expected_exception_keeps_no_run() -> None:
+    """An execution and a run that ended with what the node declares as expected are no errors: nobody looks at them."""
+    tail, kept = tail_filter(KeepErrorsAndSlow(slower_than=60))
+    for root, result in ((False, names.NODE_RESULT), (True, names.RUN_RESULT)):
+        tail.on_end(span(1, root=root, attributes={result: "expected", names.EXPECTED_TYPE: "KeyError"}))
+    assert tail.close(30)
+    assert (kept.names, tail.statistics().discarded) == ([], 2)
 
 
 @given(

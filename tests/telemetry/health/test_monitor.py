@@ -30,9 +30,11 @@ class Traffic:
     def __init__(self, name: str = "fetch") -> None:
         self.name = f"{name}_{next(_numbers)}"
 
-    def executions(self, number: int, seconds: float, *, failing: int = 0) -> None:
+    def executions(self, number: int, seconds: float, *, failing: int = 0, kind: str = "") -> None:
         for index in range(number):
             attributes = {names.FLOW_NAME: "flow", names.NODE_NAME: self.name}
+            if kind:
+                attributes[names.EXECUTION_KIND] = kind
             if index < failing:
                 attributes[names.ERROR_TYPE] = "ValueError"
             registry.series(names.NODE_DURATION, attributes).add(round(seconds * 1e9))
@@ -157,6 +159,46 @@ def test_too_few_samples_are_unknown_and_ignored(clock: FakeClock) -> None:
     assert (report.status, report.passes) == ("unknown", True)
     traffic.executions(1, 5.0)
     assert monitor.check().status == "unhealthy"
+
+
+def test_cache_hits_hide_no_slow_node(clock: FakeClock) -> None:
+    """A node that computes slowly is slow behind any number of hits, in its average and in its p95."""
+    traffic, monitor = Traffic(), monitor_on(clock)
+    traffic.executions(20, 3.0)
+    for kind in ("cache_hit", "coalesced"):
+        traffic.executions(2000, 0.00002, kind=kind)
+    checks = {
+        check.measurement: check for check in monitor.check().checks.values() if check.component.endswith(traffic.name)
+    }
+    assert checks["average latency"].status == checks["p95 latency"].status == "warning"
+    assert checks["average latency"].value == pytest.approx(3.0)
+    assert checks["error rate"].status == "ok"
+
+
+def test_retried_executions_are_not_slow_and_their_failures_count(clock: FakeClock) -> None:
+    """Back-off is no latency; a retried execution that failed is a failure among all executions."""
+    traffic, monitor = Traffic(), monitor_on(clock)
+    traffic.executions(20, 0.01)
+    traffic.executions(80, 9.0, failing=25, kind="retried")
+    checks = {
+        check.measurement: check for check in monitor.check().checks.values() if check.component.endswith(traffic.name)
+    }
+    assert checks["p95 latency"].value == pytest.approx(0.01, rel=0.03)
+    assert (checks["error rate"].status, checks["error rate"].value) == ("error", 0.25)
+
+
+def test_hits_alone_say_nothing_of_a_latency(clock: FakeClock) -> None:
+    """Without a computed execution there is no latency to check; with a few it is unknown, however many hits."""
+    traffic, monitor = Traffic(), monitor_on(clock)
+    traffic.executions(50, 0.00002, kind="cache_hit")
+
+    def latencies() -> dict[str, str]:
+        checks = (check for check in monitor.check().checks.values() if check.component.endswith(traffic.name))
+        return {check.measurement: check.status for check in checks}
+
+    assert latencies() == {"error rate": "ok"}
+    traffic.executions(3, 9.0)
+    assert latencies() == {"average latency": "unknown", "p95 latency": "unknown", "error rate": "ok"}
 
 
 def test_operations_count_too_each_under_its_monitor(clock: FakeClock) -> None:

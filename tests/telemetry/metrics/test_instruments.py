@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from aetherflow import PerformanceMonitor, node
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.capture import CapturedTelemetry
-from aetherflow.telemetry.metrics.accumulators import FOLD_AT
+from aetherflow.telemetry.metrics.accumulators import FOLD_AT, registry
 
 
 def test_what_is_measured_is_counted_exactly_on_eight_threads() -> None:
@@ -53,6 +54,36 @@ def test_nodes_appear_without_any_measuring_and_beside_an_operation_of_their_nam
     fetch()
     stats = monitor.get_stats()
     assert (stats["fetch"]["count"], stats["node fetch"]["count"]) == (1, 2)
+
+
+def record(name: str, *seconds: float, **attributes: str) -> None:
+    """Record executions of a node."""
+    for each in seconds:
+        about = {names.FLOW_NAME: name, names.NODE_NAME: name, **attributes}
+        registry.series(names.NODE_DURATION, about).add(round(each * 1e9))
+
+
+def test_counts_are_of_all_executions_and_latencies_of_computed_ones() -> None:
+    """Cache hits and retried executions are counted, with their errors and time, and are in no average or quantile."""
+    monitor = PerformanceMonitor()
+    record("priced", *[0.02] * 10)
+    record("priced", *[0.00002] * 980, **{names.EXECUTION_KIND: "cache_hit"})
+    record("priced", *[0.6] * 10, **{names.EXECUTION_KIND: "retried", names.ERROR_TYPE: "KeyError"})
+    stats = monitor.get_stats()["priced"]
+    assert (stats["count"], stats["error_count"], stats["error_rate"]) == (1000, 10, 0.01)
+    assert stats["total_time"] == pytest.approx(10 * 0.02 + 980 * 0.00002 + 10 * 0.6)
+    times = [stats[key] for key in ("avg_time", "min_time", "max_time", "p50", "p95", "p99")]
+    assert times == pytest.approx([0.02] * 6)
+
+
+def test_a_node_of_hits_only_has_no_latency() -> None:
+    """Without a computed execution averages and quantiles are NaN; the table can be printed all the same."""
+    monitor = PerformanceMonitor()
+    record("found_again", 0.00002, **{names.EXECUTION_KIND: "coalesced"})
+    stats = monitor.get_stats()["found_again"]
+    assert stats["count"] == 1
+    assert all(math.isnan(stats[key]) for key in ("avg_time", "min_time", "max_time", "p50", "p95", "p99"))
+    monitor.report(Console(file=io.StringIO()))
 
 
 def test_unnamed_monitors_share_operations_and_named_ones_keep_their_own() -> None:

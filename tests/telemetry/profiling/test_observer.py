@@ -23,6 +23,7 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.capture import CapturedTelemetry
 from aetherflow.telemetry.conventions import NODE_DURATION
 from aetherflow.telemetry.metrics.accumulators import Registry
+from aetherflow.telemetry.observation import Site
 from aetherflow.telemetry.profiling import observer as profiling
 from aetherflow.telemetry.profiling import sampling
 from aetherflow.telemetry.profiling.event import MAX_ATTRIBUTE
@@ -623,6 +624,21 @@ def test_a_slow_execution_makes_the_next_one_due(captured, plain):
         clock.advance(passing)
     # slow; profiled; within the interval; slow again after it: the one after that
     assert [len(found) for found in profiles(captured, "fetch")] == [0, 1, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("kind", ["retried", "cache_hit", "coalesced"])
+def test_an_execution_of_a_kind_makes_nothing_due(kind):
+    """The duration of a retried execution has its back-off in it: it is no reason to profile the next one."""
+    rules = Rules(ProfilePolicy(slower_than=1e-9))
+    watching = profiling.ProfilingObserver(observer.current_observer(), rules)
+    of_node = {names.FLOW_NAME: "f", names.NODE_NAME: f"kinds_{kind}"}
+    site = Site("n", NODE_DURATION, of_node, of_node, is_node=True)
+    seen = watching.begin(site)
+    seen.set({names.EXECUTION_KIND: kind})
+    seen.end()
+    assert not rules.rule(site).is_due()
+    watching.begin(site).end()
+    assert rules.rule(site).is_due()
 
 
 def test_slower_than_its_own_p99():

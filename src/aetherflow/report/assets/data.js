@@ -95,6 +95,13 @@ export class Spans {
     return this.statuses[index] === 2;
   }
 
+  /** The class of an expected exception that a span ended with, which is no error; "" if it did not. */
+  expected(index) {
+    const about = new Map(this.attributes(this.setOf[index]));
+    const results = [about.get("aetherflow.node.result"), about.get("aetherflow.run.result")];
+    return results.includes("expected") ? about.get("aetherflow.expected.type") ?? "exception" : "";
+  }
+
   /** Nanoseconds that a span lasted; 0 where its end was not exported. */
   lasted(index) {
     return Math.max(0, this.lengths[index]);

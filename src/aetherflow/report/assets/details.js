@@ -40,6 +40,7 @@ export class Details {
       spans.failed(index) || spans.messages[index] !== undefined
         ? el("p", { class: "message" }, spans.failed(index) ? "✕ " : "", spans.texts[spans.messages[index]] ?? "failed")
         : null ?? "",
+      spans.expected(index) ? el("p", { class: "message" }, `◌ expected ${spans.expected(index)}`) : "",
       this.#list(facts.filter(([, value]) => value)),
       ...this.#section("Attributes", this.#list(spans.attributes(spans.setOf[index]))),
       ...this.#events(index),

@@ -1,7 +1,7 @@
 // Flows as graphs: boxes by dagre, coloured by the time that was spent in them, marked where there were errors.
 
 import { el, empty, svg } from "./dom.js";
-import { count, duration, percent, plural, seconds } from "./format.js";
+import { count, percent, plural, seconds } from "./format.js";
 import { table } from "./table.js";
 
 const HEIGHT = 58;
@@ -45,15 +45,11 @@ function flowView(flow) {
       { title: "executions", value: (node) => node.executions, show: (node) => count(node.executions), number: true },
       { title: "total", value: (node) => node.seconds, show: (node) => seconds(node.seconds), number: true },
       { title: "share", value: (node) => node.seconds, show: (node) => percent(node.seconds / total), number: true },
-      { title: "mean", value: mean, show: (node) => seconds(mean(node)), number: true },
-      { title: "slowest", value: (node) => node.slowest, show: (node) => seconds(node.slowest), number: true },
+      { title: "mean", value: (node) => node.mean ?? 0, show: (node) => seconds(node.mean), number: true },
+      { title: "slowest", value: (node) => node.slowest ?? 0, show: (node) => seconds(node.slowest), number: true },
       { title: "errors", value: (node) => node.errors, show: (node) => (node.errors ? count(node.errors) : ""), number: true },
     ], nodes, { sort: 2 }),
   ];
-}
-
-function mean(node) {
-  return node.executions ? node.seconds / node.executions : 0;
 }
 
 function draw(flow, kept, total) {
@@ -102,7 +98,7 @@ function drawNode(node, { x, y, width, height }, total) {
   const failed = node.errors > 0;
   const name = node.name.length > NAME_CHARS ? `${node.name.slice(0, NAME_CHARS - 1)}…` : node.name;
   const told = `${node.name}: ${plural(node.executions, "execution")}, ${seconds(node.seconds)} in all, `
-    + `${seconds(mean(node))} on average, ${percent(share)} of the time of all nodes`
+    + `${seconds(node.mean)} on average if computed at the first attempt, ${percent(share)} of the time of all nodes`
     + (failed ? `, ${plural(node.errors, "error")}` : "");
   const left = x - width / 2;
   const top = y - height / 2;
@@ -114,7 +110,7 @@ function drawNode(node, { x, y, width, height }, total) {
     }),
     svg("text", { class: "node-name", x: left + 14, y: top + 24 }, name || "(no name)"),
     svg("text", { class: "node-note", x: left + 14, y: top + 43 },
-      `${count(node.executions)}× · ${duration(mean(node) * 1e9)}`),
+      `${count(node.executions)}× · ${seconds(node.mean)}`),
     failed ? svg("g", {},
       svg("circle", { class: "node-errors", cx: left + width - 4, cy: top + 4, r: 11 }),
       svg("text", { class: "node-errors-text", x: left + width - 4, y: top + 8, "text-anchor": "middle" },

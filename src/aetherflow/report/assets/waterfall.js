@@ -264,6 +264,7 @@ export class Waterfall {
     const depth = spans.depths[index];
     const name = spans.name(index);
     const failed = spans.failed(index);
+    const expected = spans.expected(index);
     const inside = spans.ends[index] - index - 1;
     const closed = this.collapsed.has(index);
     const links = spans.links[index]?.length ?? 0;
@@ -277,7 +278,7 @@ export class Waterfall {
     const row = el("div", {
       class: `span${failed ? " span-failed" : ""}${index === this.active ? " active" : ""}`,
       "aria-level": depth + 1,
-      "aria-label": [name, spans.took(index), failed && "failed", onPath && "on the critical path",
+      "aria-label": [name, spans.took(index), failed && "failed", expected && `expected ${expected}`, onPath && "on the critical path",
         links && plural(links, "link"), closed && `${count(inside)} inside`].filter(Boolean).join(", "),
     },
       el("span", { class: "span-name", role: "gridcell", title: name,
@@ -285,6 +286,7 @@ export class Waterfall {
         depth > MOST_INDENT ? el("span", { class: "depth" }, depth) : null, twist,
         el("span", { class: "text" }, name),
         failed ? el("span", { class: "bad", "aria-hidden": "true" }, "✕") : null,
+        expected ? el("span", { class: "badge", title: `expected ${expected}` }, "◌ expected") : null,
         links ? el("span", { class: "badge", title: plural(links, "link") }, `⇠${links}`) : null,
         closed ? el("span", { class: "badge" }, `+${count(inside)}`) : null),
       this.#bar(index, name, failed));

@@ -12,6 +12,7 @@ from aetherflow.telemetry.health.limits import Limits, LimitsByName
 from aetherflow.telemetry.health.report import CheckResult
 from aetherflow.telemetry.health.status import CheckStatus, ViewName
 from aetherflow.telemetry.metrics.accumulators import Series, Totals
+from aetherflow.telemetry.metrics.execution_totals import ExecutionTotals, group_totals
 
 __all__ = ["Progress", "of_durations", "of_spans"]
 
@@ -31,23 +32,23 @@ _COMPONENTS: Final = {
 def of_durations(recorded: Mapping[Series, Totals], limits: LimitsByName, min_samples: int) -> Iterator[CheckResult]:
     """Yield the checks of nodes and operations, and of the waits for executors and pools.
 
+    Error rates are over executions of all kinds; latencies are those of the executions that were computed at their
+    first attempt.
+
     Args:
         recorded: What a window holds.
         limits: Thresholds.
         min_samples: So many values make a check known.
     """
-    grouped: dict[tuple[str, str], tuple[Totals, int]] = {}
-    for series, totals in recorded.items():
-        component = _component(series)
-        if component is not None:
-            together, errors = grouped.get(component, (Totals(), 0))
-            together.add(totals)
-            grouped[component] = together, errors + (totals.count if names.ERROR_TYPE in series.attributes else 0)
-    for (kind, name), (totals, errors) in sorted(grouped.items(), key=itemgetter(0)):
+    by_component = ((_component(series), series, totals) for series, totals in recorded.items())
+    grouped = group_totals(
+        (component, series, totals) for component, series, totals in by_component if component is not None
+    )
+    for (kind, name), executions in sorted(grouped.items(), key=itemgetter(0)):
         measured = _served if kind in ("executor", "pool") else _executed
-        for found in measured(limits.of(kind, name), totals, errors):
+        for found, samples in measured(limits.of(kind, name), executions):
             if found.threshold is not None:
-                status = found.status() if totals.count >= min_samples else "unknown"
+                status = found.status() if samples >= min_samples else "unknown"
                 yield CheckResult(
                     f"{kind} {name}", found.measurement, status, found.value, found.threshold, found.unit, found.views
                 )
@@ -74,15 +75,22 @@ class _Measured(NamedTuple):
         return self.bad if self.threshold is not None and self.value > self.threshold else "ok"
 
 
-def _executed(limits: Limits, totals: Totals, errors: int) -> Iterator[_Measured]:
-    average = totals.total / totals.count / 1e9
-    yield _Measured("average latency", average, limits["average"], "s", "warning", _HEALTH)
-    yield _Measured("p95 latency", totals.quantile(0.95), limits["p95"], "s", "warning", _HEALTH)
-    yield _Measured("error rate", errors / totals.count, limits["error_rate"], "1", "error", _HEALTH)
+def _executed(limits: Limits, executions: ExecutionTotals) -> Iterator[tuple[_Measured, int]]:
+    """Yield each measurement, and the number of values that it rests on."""
+    computed = executions.computed
+    if computed.count:
+        average = computed.total / computed.count / 1e9
+        yield _Measured("average latency", average, limits["average"], "s", "warning", _HEALTH), computed.count
+        p95 = computed.quantile(0.95)
+        yield _Measured("p95 latency", p95, limits["p95"], "s", "warning", _HEALTH), computed.count
+    error_rate = executions.errors / executions.count
+    yield _Measured("error rate", error_rate, limits["error_rate"], "1", "error", _HEALTH), executions.count
 
 
-def _served(limits: Limits, totals: Totals, errors: int) -> Iterator[_Measured]:
-    yield _Measured("p95 wait", totals.quantile(0.95), limits["wait"], "s", "warning", _READY)
+def _served(limits: Limits, waits: ExecutionTotals) -> Iterator[tuple[_Measured, int]]:
+    """Yield each measurement, and the number of values that it rests on."""
+    p95 = waits.computed.quantile(0.95)
+    yield _Measured("p95 wait", p95, limits["wait"], "s", "warning", _READY), waits.count
 
 
 class Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar, cast
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry.metrics.accumulators import Series, Totals, registry
+from aetherflow.telemetry.metrics.accumulators import Series, registry
+from aetherflow.telemetry.metrics.execution_totals import ExecutionTotals, group_totals
 from aetherflow.telemetry.observation import Observation, Site
 from aetherflow.telemetry.observer import current_observer
 
@@ -22,7 +24,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class OperationStats(TypedDict):
-    """Statistics of one operation or node. Times are in seconds; the percentiles are at most 2.2 % off."""
+    """Statistics of one operation or node. Times are in seconds; the percentiles are at most 2.2 % off.
+
+    The counts and ``total_time`` are of all executions. The other times are of those that were computed at their first
+    attempt, without cache hits and retried executions; they are NaN if there was none.
+    """
 
     count: int
     avg_time: float
@@ -107,18 +113,12 @@ class PerformanceMonitor:
         A node that has the name of an operation is shown as ``node NAME``.
         """
         registry.fold()
-        grouped: dict[tuple[str, str], tuple[Totals, int]] = {}
-        for series, totals in self._view.totals().items():
-            key = self._key(series)
-            if key is None:
-                continue
-            merged, errors = grouped.get(key, (Totals(), 0))
-            merged.add(totals)
-            grouped[key] = (merged, errors + (totals.count if names.ERROR_TYPE in series.attributes else 0))
+        by_key = ((self._key(series), series, totals) for series, totals in self._view.totals().items())
+        grouped = group_totals((key, series, totals) for key, series, totals in by_key if key is not None)
         operations = {name for kind, name in grouped if kind == names.OPERATION_NAME}
         return {
-            f"node {name}" if kind == names.NODE_NAME and name in operations else name: _stats(totals, errors)
-            for (kind, name), (totals, errors) in grouped.items()
+            f"node {name}" if kind == names.NODE_NAME and name in operations else name: _stats(executions)
+            for (kind, name), executions in grouped.items()
         }
 
     def report(self, console: Console | None = None) -> None:
@@ -156,18 +156,19 @@ class PerformanceMonitor:
         return None
 
 
-def _stats(totals: Totals, errors: int) -> OperationStats:
+def _stats(executions: ExecutionTotals) -> OperationStats:
+    computed = executions.computed
     return OperationStats(
-        count=totals.count,
-        avg_time=totals.total / totals.count / 1e9,
-        min_time=totals.minimum / 1e9,
-        max_time=totals.maximum / 1e9,
-        total_time=totals.total / 1e9,
-        error_count=errors,
-        error_rate=errors / totals.count,
-        p50=totals.quantile(0.5),
-        p95=totals.quantile(0.95),
-        p99=totals.quantile(0.99),
+        count=executions.count,
+        avg_time=computed.total / computed.count / 1e9 if computed.count else math.nan,
+        min_time=computed.minimum / 1e9 if computed.count else math.nan,
+        max_time=computed.maximum / 1e9 if computed.count else math.nan,
+        total_time=executions.total / 1e9,
+        error_count=executions.errors,
+        error_rate=executions.errors / executions.count,
+        p50=computed.quantile(0.5),
+        p95=computed.quantile(0.95),
+        p99=computed.quantile(0.99),
     )
 
 

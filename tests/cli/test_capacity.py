@@ -20,6 +20,7 @@ from aetherflow.analysis.metrics import metric_files, read_jobs
 from aetherflow.analysis.usl import Law
 from aetherflow.cli.load_driver import arrivals, drive
 from aetherflow.cli.main import main
+from aetherflow.flow.decorating import node
 from aetherflow.telemetry import conventions as names
 
 FLOW = """
@@ -185,6 +186,18 @@ def test_runs_that_fail_are_told(module: Callable[[str], str], capsys: pytest.Ca
     assert main(["load", f"{name}:flow", "--input", "n=bad", "--duration", "0.1", "--output", "out"]) == 1
     assert "KeyError: 'bad'" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_an_expected_exception_is_no_failed_run() -> None:
+    """A flow whose node declares the exception has served the call."""
+
+    @node(expected=LookupError)
+    def find(n: int) -> int:
+        raise KeyError(n)
+
+    result = drive(lambda: find.run({"n": 1}), 1, 0.02)
+    assert result.calls
+    assert {call.error for call in result.calls} == {None}
 
 
 def test_a_closed_load_calls_again_at_once() -> None:

@@ -22,6 +22,7 @@ from aetherflow.telemetry import active
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.export.destination import Destination
 from aetherflow.telemetry.export.files import ProcessFile, export_directory
+from aetherflow.telemetry.observation import is_marked_expected
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -87,7 +88,8 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
         except AetherFlowError:
             raise
         except Exception as error:
-            raise UsersOwnError from error
+            if not is_marked_expected(error):
+                raise UsersOwnError from error
         _load_all(flow, run, arguments, folder, consoles)
     told = f"metrics are in {folder}; 'aetherflow capacity {folder}' tells what they say"
     consoles.out.print(Text(told, style="dim"), soft_wrap=True)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from aetherflow.telemetry.observation import is_marked_expected
+
 __all__ = ["Call", "LoadResult", "arrivals", "drive"]
 
 _DRAIN: Final = 1.0
@@ -17,7 +19,7 @@ _DRAIN: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: seconds from when it was due to its end, and the exception that it ended with, if it did."""
+    """One call: seconds from when it was due to its end, and the exception that it failed with, if it did."""
 
     latency: float
     error: Exception | None = None
@@ -118,7 +120,7 @@ class _Load:
             try:
                 self.call()
             except Exception as raised:  # noqa: BLE001  # whatever the user's code raises is a failed call
-                error = raised
+                error = None if is_marked_expected(raised) else raised
             end = time.perf_counter() - self.began
             own.append(Call(end - due, error))
         with self.lock:

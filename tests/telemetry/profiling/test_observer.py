@@ -23,7 +23,7 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.capture import CapturedTelemetry
 from aetherflow.telemetry.conventions import NODE_DURATION
 from aetherflow.telemetry.metrics.accumulators import Registry
-from aetherflow.telemetry.observation import Site
+from aetherflow.telemetry.observation import ExecutionDetails, Site
 from aetherflow.telemetry.profiling import observer as profiling
 from aetherflow.telemetry.profiling import sampling
 from aetherflow.telemetry.profiling.event import MAX_ATTRIBUTE
@@ -634,7 +634,9 @@ def test_an_execution_of_a_kind_makes_nothing_due(kind):
     of_node = {names.FLOW_NAME: "f", names.NODE_NAME: f"kinds_{kind}"}
     site = Site("n", NODE_DURATION, of_node, of_node, is_node=True)
     seen = watching.begin(site)
-    seen.set({names.EXECUTION_KIND: kind})
+    details = ExecutionDetails(site)
+    details.kind = kind
+    seen.report(details)
     seen.end()
     assert not rules.rule(site).is_due()
     watching.begin(site).end()

@@ -18,7 +18,6 @@ from opentelemetry.trace import SpanContext
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry import active, observer, shield
-from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.metrics.accumulators import Series
 from aetherflow.telemetry.observation import ExecutionDetails, Lane, Observation, Observer, Site
 from aetherflow.telemetry.profiling.policy import ProfilePolicy, policy_from_environment
@@ -198,27 +197,19 @@ class _Wrapped(Observation):
 class _TimedObservation(_Wrapped):
     """An execution whose duration may make the next one due, if it is computed at its first attempt."""
 
-    __slots__ = ("_began", "_is_computed", "_rule")
+    __slots__ = ("_began", "_rule")
 
     def __init__(self, inner: Observation, rule: Rule) -> None:
         super().__init__(inner)
         self._rule = rule
-        self._is_computed = True
         self._began = time.perf_counter_ns()
-
-    def set(self, attributes: Mapping[str, Any]) -> None:
-        if names.EXECUTION_KIND in attributes:  # its duration is that of a cache, or has the back-off in it
-            self._is_computed = False
-        self._inner.set(attributes)
 
     def end(self, error: BaseException | None = None) -> None:
         took = time.perf_counter_ns() - self._began
         self._inner.end(error)
-        if not self._is_computed:
-            return
         try:
             details = self.details
-            if details is None or details.kind is None:  # else its duration is not that of the function
+            if details is None or details.kind is None:  # else it is that of a cache, or has the waits in it
                 self._rule.took(took)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "deciding what to profile")

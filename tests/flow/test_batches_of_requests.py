@@ -189,9 +189,9 @@ def test_a_thread_with_several_batches_keeps_their_time():
 
     batcher = Batcher(record, size=2, max_wait=0.001, on_thread=works.append)
     one, other = object(), object()
-    given = [*calls_of("a", other=one), *calls_of("b", "c", other=other)]
+    items = [*calls_of("a", other=one), *calls_of("b", "c", other=other)]
     with ThreadPoolExecutor(1) as threads:
-        giving = threads.submit(batcher.group().give, given, is_last=True)
+        giving = threads.submit(batcher.group().give, items, is_last=True)
         until(lambda: calls)
         assert calls == [["a"]]  # in time, although the full batch has not ended
         works[0]()

@@ -61,9 +61,10 @@ pool.release(pool.acquire())
 before = pool.statistics()
 
 def check():
-    found = pool.statistics()
-    assert (found.idle, found.used, found.waiting, found.created, found.acquired) == (0, 0, 0, 0, 0)
-    assert found.discarded == {}
+    statistics = pool.statistics()
+    counts = (statistics.idle, statistics.used, statistics.waiting, statistics.created, statistics.acquired)
+    assert counts == (0, 0, 0, 0, 0)
+    assert statistics.discarded == {}
     leases = [pool.acquire(), pool.acquire()]
     assert [each.made_by for each in leases] == [os.getpid()] * 2
     for each in leases:

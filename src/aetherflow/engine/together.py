@@ -59,7 +59,7 @@ async def observed_together(
     group = gather.batcher().group(waits=waits)
     outcomes = [Outcome() for _ in executions]
     pending: list[tuple[_Execution, Entry]] = []
-    added: list[_Execution] = []
+    waiting: list[_Execution] = []
     parent = get_current()
     start, is_last = 0, False
     try:
@@ -78,13 +78,13 @@ async def observed_together(
                 except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
                     _end(execution, error)
                 else:
-                    added.append(execution)
-            pending += zip(added, await driver.give(group, calls, is_last), strict=True)
-            added = []
+                    waiting.append(execution)
+            pending += zip(waiting, await driver.give(group, calls, is_last), strict=True)
+            waiting = []
             pending = [each for each in pending if not _has_settled(*each)]
             start = stop
     except BaseException as error:
-        for execution in [*(execution for execution, _ in pending), *added]:
+        for execution in [*(execution for execution, _ in pending), *waiting]:
             _end(execution, error)
         raise
     return outcomes

@@ -114,8 +114,8 @@ class _Keys:
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the arguments in the order of the parameters, however they were given and defaults filled in."""
         values, rest, more = self._arranged(args, kwargs)
-        bound = tuple(_ANY if value is inspect.Parameter.empty else value for value in values.values())
-        return (*bound, rest, frozenset(more.items())) if more or rest else bound
+        key = tuple(_ANY if value is inspect.Parameter.empty else value for value in values.values())
+        return (*key, rest, frozenset(more.items())) if more or rest else key
 
     def _arranged(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -117,15 +117,15 @@ class InstanceRefs:
             TypeError: The instance cannot be referenced weakly.
         """
         identity = id(instance)
-        known = self._refs.get(identity)
-        if known is not None and known() is instance:
-            return known
+        current = self._refs.get(identity)
+        if current is not None and current() is instance:
+            return current
         reference = InstanceRef(instance, self._forget)
         reference.caches, reference.identity = WeakSet(), identity
-        known = self._refs.setdefault(identity, reference)  # another thread may have been first
-        if known is not reference and known() is not instance:
-            known = self._refs[identity] = reference
-        return known
+        current = self._refs.setdefault(identity, reference)  # another thread may have been first
+        if current is not reference and current() is not instance:
+            current = self._refs[identity] = reference
+        return current
 
     def _forget(self, reference: InstanceRef) -> None:
         """Forget an instance that is gone; the garbage collector calls this in any thread."""

@@ -63,9 +63,9 @@ def _copy(error: BaseException, copies: dict[int, BaseException]) -> BaseExcepti
         attributes["__notes__"] = list(notes)  # each copy is given notes of its own
     attributes_of(copy).update(attributes)
     for link in (_CAUSE, _CONTEXT):
-        linked = link.__get__(error)
-        if linked is not None and len(copies) < MAX_CHAIN:
-            link.__set__(copy, _copy(linked, copies))
+        other = link.__get__(error)
+        if other is not None and len(copies) < MAX_CHAIN:
+            link.__set__(copy, _copy(other, copies))
     _SUPPRESS.__set__(copy, _SUPPRESS.__get__(error))
     return copy
 

@@ -131,7 +131,7 @@ MEANT: list[tuple[str, Callable[[], Node[..., Any]], Any, Any]] = [
             source("l", "choose").branch_on({"l": source("1", "left"), "r": source("2", "right")})
             >> last(lambda choose, left=None, right=None: choose)
         ),
-        None,
+        NO_INPUT,
         None,
     ),
     (
@@ -151,13 +151,13 @@ MEANT: list[tuple[str, Callable[[], Node[..., Any]], Any, Any]] = [
             )
             >> last(lambda d, *, a=None: (d, a))
         ),
-        None,
+        NO_INPUT,
         None,
     ),
     (
         "rounds of a node annotated None",
         lambda: source() >> [source("b", "b"), source("c", "c")] >> node(takes_b).repeat(2),
-        None,
+        NO_INPUT,
         None,
     ),
     (
@@ -280,7 +280,7 @@ def test_once_per_flow_and_node() -> None:
     """Other inputs and contexts plan again and do not warn again; another flow does."""
     flow = unused()
     assert len(texts_of(flow)) == 1
-    assert texts_of(flow) == texts_of(flow, {"text": 1}) == texts_of(flow, None, Context()) == []
+    assert texts_of(flow) == texts_of(flow, {"text": 1}) == texts_of(flow, context=Context()) == []
     assert len(texts_of(flow.named("other"))) == 1
 
 

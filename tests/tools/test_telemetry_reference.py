@@ -8,7 +8,7 @@ from tools.telemetry_reference import PAGE, names, page
 
 from aetherflow.telemetry import conventions
 
-NOT_NAMES = {"SCOPE_NAME", "UNSERVED"}
+NOT_NAMES = {"RETRIED_KIND", "SCOPE_NAME", "UNSERVED"}
 """Strings of the conventions that are neither spans, events nor attributes."""
 
 
@@ -29,7 +29,7 @@ def test_every_name_is_on_the_page() -> None:
     """What the conventions hold is on the page: names, metrics, and the values that an attribute may have."""
     text = PAGE.read_text("utf-8")
     metrics = [value for value in vars(conventions).values() if isinstance(value, conventions.MetricDefinition)]
-    literals = [conventions.NodeType, conventions.NodeResult, conventions.ProviderScope]
+    literals = [conventions.NodeType, conventions.NodeResult, conventions.ExecutionKind, conventions.ProviderScope]
     wanted = {
         *(name.value for name in names() if name.constant not in NOT_NAMES),
         *(metric.name for metric in metrics),

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from opentelemetry import trace
-
 from aetherflow.engine.graph import Kind
 from aetherflow.errors import AetherFlowError, ConfigurationError
 from aetherflow.flow.owners import BoundTo, MethodPlace
@@ -17,8 +15,7 @@ from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheResult
 from aetherflow.resources.entries import InstanceRef, InstanceRefs
 from aetherflow.resources.markers import marker_target
 from aetherflow.resources.scoped_cache import ScopedCache
-from aetherflow.telemetry.conventions import NODE_CACHE_HIT
-from aetherflow.telemetry.retries import classify_execution
+from aetherflow.telemetry.observation import current_details
 
 __all__ = ["NodeCache", "NotCachedError", "bound_call", "cached", "node_cache", "sparing"]
 
@@ -402,9 +399,9 @@ def sparing(call: Callable[..., Any], names: Collection[str]) -> Callable[..., A
 
 
 def _tell(result: CacheResult) -> None:
-    """Report on the node's span, and to its execution, whether its result was there."""
-    if result != "miss":
-        classify_execution("cache_hit" if result == "hit" else "coalesced")
-    span = trace.get_current_span()
-    if span.is_recording():
-        span.set_attribute(NODE_CACHE_HIT, result == "hit")
+    """Report to the execution whether its result was in the cache."""
+    details = current_details.get()
+    if details is not None:
+        details.cache_hit = result == "hit"
+        if result != "miss" and details.kind is None:
+            details.kind = "cache_hit" if result == "hit" else "coalesced"

@@ -88,10 +88,10 @@ class SpanObservation(Observation):
                     self._record(series, duration, self._current)
                 elif (kept := series.exemplar) is None or duration > kept[0]:
                     offer(series, duration, self._current)
-                if error is not None:
-                    self._fail(error)
                 if self._site.has_details:
                     self._report_details()
+                if error is not None:
+                    self._fail(error)
             finally:  # a span that is never ended would orphan everything below it
                 self._close(duration)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
@@ -106,23 +106,30 @@ class SpanObservation(Observation):
 
     def _report_details(self) -> None:
         details = self.details
-        if details is not None and details.kind is not None:
-            self._span.set_attribute(names.EXECUTION_KIND, details.kind)
+        if details is None:
+            return
+        attributes: dict[str, Any] = {} if details.cache_hit is None else {names.NODE_CACHE_HIT: details.cache_hit}
+        if details.kind is not None:
+            attributes[names.EXECUTION_KIND] = details.kind
             if details.kind == "retried":
-                self._span.set_attribute(names.RETRY_WAIT, details.retry_wait / 1e9)
+                attributes[names.RETRY_WAIT] = details.retry_wait / 1e9
+        if attributes:
+            self._span.set_attributes(attributes)
 
     def _fail(self, error: BaseException) -> None:
         span, site = self._span, self._site
         result = site.result_of(error)
+        attributes: dict[str, str] = {names.NODE_RESULT if site.is_node else names.RUN_RESULT: result}
         is_failure = result in ("failure", "timeout")
-        if is_failure:  # first, since what follows deals with an exception that may do anything
+        if is_failure:
+            attributes[names.ERROR_TYPE] = error_type(error)
+        elif result == "expected" and site.is_node:
+            attributes[names.EXPECTED_TYPE] = error_type(error)
+        span.set_attributes(attributes)
+        if is_failure:  # before anything that may fail, since the exception may do anything
             message = message_of(error)
             name = type(error).__name__
             span.set_status(Status(StatusCode.ERROR, name if message is None else f"{name}: {message}"))
-            span.set_attribute(names.ERROR_TYPE, error_type(error))
-        elif result == "expected" and site.is_node:
-            span.set_attribute(names.EXPECTED_TYPE, error_type(error))
-        span.set_attribute(names.NODE_RESULT if site.is_node else names.RUN_RESULT, result)
         context = span.get_span_context()
         raised_here = self.blame(error, f"{context.trace_id:032x}" if context.is_valid else "")
         if is_failure and raised_here:

@@ -103,14 +103,16 @@ class ExecutionDetails:
     Attributes:
         site: The node.
         kind: The execution's kind; None if it was computed at its first attempt.
+        cache_hit: Whether the result was taken from the cache; None if no cache was asked.
         retry_wait: Nanoseconds between its attempts, in total.
     """
 
-    __slots__ = ("_token", "kind", "retry_wait", "site")
+    __slots__ = ("_token", "cache_hit", "kind", "retry_wait", "site")
 
     def __init__(self, site: Site) -> None:
         self.site = site
         self.kind: ExecutionKind | None = None
+        self.cache_hit: bool | None = None
         self.retry_wait = 0
 
     def __enter__(self) -> Self:

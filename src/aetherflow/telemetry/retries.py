@@ -1,4 +1,4 @@
-"""Details of executions, reported by the code that serves a result from a cache or attempts a node again."""
+"""Details of executions, reported by the code that attempts a node again."""
 
 from __future__ import annotations
 
@@ -9,23 +9,15 @@ from opentelemetry.semconv.attributes.exception_attributes import EXCEPTION_MESS
 
 from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry import shield
-from aetherflow.telemetry.conventions import ExecutionKind
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observation import current_details, error_type
 from aetherflow.telemetry.observer import emit
 from aetherflow.user_exceptions import message_of
 
-__all__ = ["classify_execution", "noted", "retried", "waited"]
+__all__ = ["noted", "retried", "waited"]
 
 MAX_MESSAGE: Final = 2_000
 """The most bytes of an exception's message in an event."""
-
-
-def classify_execution(kind: ExecutionKind) -> None:
-    """Set the kind of the current execution, unless an earlier event has set it."""
-    details = current_details.get()
-    if details is not None and details.kind is None:
-        details.kind = kind
 
 
 def retried(error: BaseException, attempt: int, delay: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from aetherflow.engine.graph import Call, checked
 from aetherflow.errors import CompositionError
@@ -20,6 +20,18 @@ Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
 Owner = TypeVar("Owner")
+
+
+class _Options(TypedDict, total=False):
+    """The options of every node."""
+
+    name: str | None
+    retry: RetryPolicy | None
+    timeout: float | None
+    executor: Executor | None
+    cache: CachePolicy | None
+    profile: bool | ProfilePolicy
+    expected: type[Exception] | tuple[type[Exception], ...]
 
 
 class _Decorator(Protocol):
@@ -54,27 +66,13 @@ class _BatchDecorator(Protocol):
 def node(
     func: Callable[Q, Coroutine[Any, Any, S]],
     /,
-    *,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-    cache: CachePolicy | None = None,
-    profile: bool | ProfilePolicy = False,
-    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    **options: Unpack[_Options],
 ) -> Node[Q, Coroutine[Any, Any, S], S]: ...
 @overload
 def node(
     func: Callable[Q, S],
     /,
-    *,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-    cache: CachePolicy | None = None,
-    profile: bool | ProfilePolicy = False,
-    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    **options: Unpack[_Options],
 ) -> Node[Q, S]: ...
 @overload
 def node(
@@ -82,13 +80,7 @@ def node(
     /,
     *,
     batch: BatchPolicy,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-    cache: CachePolicy | None = None,
-    profile: bool | ProfilePolicy = False,
-    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    **options: Unpack[_Options],
 ) -> Node[Concatenate[T, Q], Coroutine[Any, Any, S], S]: ...
 @overload
 def node(
@@ -96,36 +88,17 @@ def node(
     /,
     *,
     batch: BatchPolicy,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-    cache: CachePolicy | None = None,
-    profile: bool | ProfilePolicy = False,
-    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    **options: Unpack[_Options],
 ) -> Node[Concatenate[T, Q], S]: ...
 @overload
 def node(
-    *,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-    cache: CachePolicy | None = None,
-    profile: bool | ProfilePolicy = False,
-    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    **options: Unpack[_Options],
 ) -> _Decorator: ...
 @overload
 def node(
     *,
     batch: BatchPolicy,
-    name: str | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    executor: Executor | None = None,
-    cache: CachePolicy | None = None,
-    profile: bool | ProfilePolicy = False,
-    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    **options: Unpack[_Options],
 ) -> _BatchDecorator: ...
 def node(
     func: Callable[..., Any] | None = None,

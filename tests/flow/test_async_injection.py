@@ -556,7 +556,7 @@ def test_a_singleton_that_needs_a_loop_nobody_expected_is_refused() -> None:
 
     with (
         closing(coroutine),
-        pytest.raises(ConfigurationError, match="gave a future, but its declaration does not show"),
+        pytest.raises(ConfigurationError, match="returned a future, but its declaration does not show"),
     ):
         in_thread(lambda: taking("connection", "sync").run(context=Undeclared()))
 

@@ -139,7 +139,7 @@ def test_a_batched_method_without_a_parameter_for_items_says_so():
         def predict(self) -> list[int]:
             return []
 
-    with pytest.raises(TypeError, match=r"predict\(\) misses its item"):
+    with pytest.raises(TypeError, match=r"predict\(\) is missing its item"):
         Model().predict()
 
 

@@ -96,7 +96,9 @@ class _Keys:
         try:
             hash(key)
         except TypeError:
-            raise CacheKeyError(self.node, "what CachePolicy(key=…) gave", key, "anything that has a hash") from None
+            raise CacheKeyError(
+                self.node, "the result of CachePolicy(key=…)", key, "anything that has a hash"
+            ) from None
         return key
 
     def default_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Hashable, ...]:

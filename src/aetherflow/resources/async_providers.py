@@ -211,8 +211,8 @@ def refuse_awaitable(
         value.cancel()
     result = "a future" if value is None else f"a {type(value).__name__}"
     raise ConfigurationError(
-        f"node {node!r}, parameter {parameter!r}: {provider} gave {result}, but its declaration does not show that it "
-        f"is async; declare it with an `async def` function or providers.Coroutine"
+        f"node {node!r}, parameter {parameter!r}: {provider} returned {result}, but its declaration does not show that "
+        f"it is async; declare it with an `async def` function or providers.Coroutine"
     ) from cause
 
 

@@ -128,8 +128,8 @@ class AsyncResources:
                 user = loop()
                 if user is not None and owner.loop is not user:
                     reason = (
-                        "use one context for each event loop, or shut the context down on the first event loop before "
-                        "the second one needs it"
+                        "use one context for each event loop, or shut the context down with `await "
+                        "context.shutdown_resources()` before another event loop needs it"
                     )
                     raise ResourceError(self._name_of(resource), str(owner), _description(user), reason)
 
@@ -168,7 +168,7 @@ class AsyncResources:
                 continue
             reason = (
                 f"the thread-local singleton {self._name_of(singleton)!r} may hold the closed resource in any thread; "
-                f"shut the context down before its event loop ends, or use a Singleton"
+                f"create a new context, and shut each context down before its event loop ends; or use a Singleton"
             )
             user = loop()
             needed_on = "a run" if user is None else _description(user)

@@ -303,12 +303,12 @@ def test_cancelling_a_run_cancels_the_awaitable() -> None:
 @pytest.mark.parametrize("options", [{}, {"timeout": 30}, {"retry": RetryPolicy(on=OSError)}, {"cache": CachePolicy()}])
 def test_an_async_node_is_recognised_as_a_coroutine_function(options: dict[str, Any]) -> None:
     """Libraries ask `asyncio` or `inspect`, about the node or about its ``__call__``."""
-    made = node(name="send", **options)(add_one)
+    send = node(name="send", **options)(add_one)
     if sys.version_info < (3, 14):
-        assert asyncio.iscoroutinefunction(made)
+        assert asyncio.iscoroutinefunction(send)
     if sys.version_info >= (3, 12):
-        assert inspect.iscoroutinefunction(made)
-    assert inspect.iscoroutinefunction(made.__call__)
+        assert inspect.iscoroutinefunction(send)
+    assert inspect.iscoroutinefunction(send.__call__)
     assert not inspect.iscoroutinefunction(node(lambda x: x, name="sync").__call__)
 
 

@@ -80,11 +80,11 @@ class Channel:
             BaseException: What the sender ended with.
             StreamClosing: It is cut.
         """
-        while type(found := self._take(_BLOCKING)) is ThreadWaiter:
-            found.wait(None)
-        if found is _End:
+        while type(item := self._take(_BLOCKING)) is ThreadWaiter:
+            item.wait(None)
+        if item is _End:
             raise StopIteration
-        return found
+        return item
 
     async def areceive(self) -> Any:
         """Do what :meth:`receive` does, waiting without blocking the event loop; ``StopAsyncIteration`` at the end.
@@ -93,16 +93,16 @@ class Channel:
             LeakedStop: The sender ended with a ``StopAsyncIteration``.
         """
         try:
-            while type(found := self._take(_AWAITING)) is TaskWaiter:
-                await found.wait(None)
+            while type(item := self._take(_AWAITING)) is TaskWaiter:
+                await item.wait(None)
         except StreamClosing:
             _Task.told()
             raise
         except StopAsyncIteration as error:
             raise LeakedStop(error) from error
-        if found is _End:
+        if item is _End:
             raise StopAsyncIteration
-        return found
+        return item
 
     def cut(self) -> None:
         """Have both sides stop: nothing more is sent or received."""

@@ -22,7 +22,7 @@ Calls: TypeAlias = list[tuple[Given, SpanContext | None]]
 
 
 _Execution: TypeAlias = tuple[Observation, Outcome, object]
-"""An execution whose item has been given, or is about to be: its observation, its outcome and its active node."""
+"""An execution whose item is passed to a batcher: its observation, its outcome and its active node."""
 
 
 class Submitter(Protocol):
@@ -71,11 +71,11 @@ async def observed_together(
             calls: Calls = []
             for (op, slots), outcome in zip(executions[start:stop], outcomes[start:stop], strict=True):
                 key = begin_apart(op.site)
-                seen = begun(observer, op, slots, parent)
-                execution = (seen, outcome, key)
+                observation = begun(observer, op, slots, parent)
+                execution = (observation, outcome, key)
                 try:
-                    calls.append((await _given(op, slots, seen, driver), seen.context))
-                except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
+                    calls.append((await _given(op, slots, observation, driver), observation.context))
+                except Exception as error:  # noqa: BLE001  # one execution fails, the others continue
                     _end(execution, error)
                 else:
                     waiting.append(execution)
@@ -95,29 +95,29 @@ def _has_settled(execution: _Execution, entry: Entry) -> bool:
     error = entry.error
     if error is None and entry.result is NOTHING:
         return False
-    seen, outcome, _ = execution
-    seen.set(entry.placement.attributes())
+    observation, outcome, _ = execution
+    observation.set(entry.placement.attributes())
     outcome.value, outcome.done = None if error is not None else entry.result, error is None
     _end(execution, error)
     return True
 
 
 def _end(execution: _Execution, error: BaseException | None) -> None:
-    seen, outcome, key = execution
+    observation, outcome, key = execution
     outcome.error = error
     try:
-        seen.end_apart(error)
+        observation.end_apart(error)
     finally:
         end_apart(key)
 
 
-async def _given(op: CallOp, slots: Slots, seen: Observation, driver: Submitter) -> Given:
+async def _given(op: CallOp, slots: Slots, observation: Observation, driver: Submitter) -> Given:
     gather = op.gather
     assert gather is not None  # as above
     if not op.injected:
         return gather.given(slots)
-    token = seen.enter()  # what providers do belongs to the execution
+    token = observation.enter()  # what providers do belongs to the execution
     try:
         return gather.given(slots if op.prepare is None else await driver.prepared(op, slots))
     finally:
-        seen.leave(token)
+        observation.leave(token)

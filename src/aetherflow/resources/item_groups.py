@@ -86,7 +86,7 @@ class ItemGroup:
         Returns:
             The entry of each item, in order.
         """
-        entries = [Entry(given, origin, gate=self._gate) for given, origin in calls]
+        entries = [Entry(call, origin, gate=self._gate) for call, origin in calls]
         self._pending += entries
         try:
             start = 0
@@ -159,7 +159,7 @@ class ItemGroup:
     async def agive(self, calls: Iterable[tuple[Given, SpanContext | None]], is_last: bool) -> list[Entry]:
         """Do what `give` does without blocking the event loop."""
         loop = asyncio.get_running_loop()
-        entries = [Entry(given, origin, loop) for given, origin in calls]
+        entries = [Entry(call, origin, loop) for call, origin in calls]
         self._pending += entries
         try:
             start = 0

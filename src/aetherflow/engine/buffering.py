@@ -87,7 +87,7 @@ class Channel:
         return item
 
     async def areceive(self) -> Any:
-        """Do what :meth:`receive` does, waiting without blocking the event loop; ``StopAsyncIteration`` at the end.
+        """Take the next item without blocking the event loop; raise ``StopAsyncIteration`` at the end.
 
         Raises:
             LeakedStop: The sender ended with a ``StopAsyncIteration``.
@@ -300,7 +300,7 @@ def _end(channel: Channel, error: BaseException | None) -> BaseException | None:
 
 
 def _finish(done: Future[BaseException | None], failure: BaseException | None) -> None:
-    """Report to whoever closes what failed then; what nobody receives cannot fail to be made."""
+    """Report a failure of closing to the caller that closes; an item that nobody receives is no failure."""
     done.set_result(failure if failure is not None and is_error(failure, Exception) else None)
 
 

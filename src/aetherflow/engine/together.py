@@ -26,7 +26,7 @@ _Execution: TypeAlias = tuple[Observation, Outcome, object]
 
 
 class Submitter(Protocol):
-    """A driver, as far as batches need it."""
+    """The part of a driver that batches need."""
 
     async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
         """Pass items to a batcher, each with its span, and wait for the batches that they fill, or for all."""
@@ -45,13 +45,13 @@ async def observed_together(
     stop_on_error: bool,
     waits: bool = True,
 ) -> list[Outcome]:
-    """Execute a batched node many times; the items are given in lists of as many as a batch has room for.
+    """Execute a batched node many times, passing its items on in lists that fill a batch.
 
     Args:
         observer: What observes each execution.
         executions: The node, maybe as it was planned for different runs, and the slots of each; at least one.
         driver: Passes the items to its batcher.
-        stop_on_error: Whether no more items are given once an execution has failed.
+        stop_on_error: Whether no more items are passed on once an execution has failed.
         waits: Whether the last batch waits to be filled by items of other callers.
     """
     gather = executions[0][0].gather
@@ -66,7 +66,7 @@ async def observed_together(
         while not is_last:
             stop = min(start + group.room(), len(executions))
             if stop_on_error and any(outcome.error is not None for outcome in outcomes[:start]):
-                stop, is_last = start, True  # only those are waited for that have been given
+                stop, is_last = start, True  # wait only for the items passed so far
             is_last = is_last or stop == len(executions)
             calls: Calls = []
             for (op, slots), outcome in zip(executions[start:stop], outcomes[start:stop], strict=True):

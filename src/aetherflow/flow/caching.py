@@ -124,7 +124,7 @@ class _Keys:
     ) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]:
         """Return the value of each parameter, further positional arguments, and further ones by name.
 
-        A parameter that does not count, or has no value, is given ``inspect.Parameter.empty``.
+        The value of a parameter that does not count, or has none, is ``inspect.Parameter.empty``.
         """
         more = dict(kwargs)
         values = {}
@@ -173,7 +173,7 @@ class _MethodKeys:
     """The way from the arguments of a method's execution to a key, which does not keep the instance alive.
 
     Args:
-        keys: The same for the arguments after the instance.
+        keys: The keys of the arguments after the instance.
         instance: The instance.
         refs: The weak references to all instances.
     """
@@ -229,7 +229,7 @@ class _Methods:
     """The keys of a function as a method.
 
     Args:
-        keys: Those for the arguments after the instance.
+        keys: The keys of the arguments after the instance.
         place: The class body that the function is defined in, if it is defined in one.
         refs: The weak references to all instances.
     """
@@ -240,7 +240,7 @@ class _Methods:
 
     @classmethod
     def of(cls, keys: _Keys) -> _Methods:
-        """Return those for the keys of the function itself."""
+        """Return the keys of a function as a method, from its keys as a plain function."""
         return cls(
             replace(keys, parameters=keys.parameters[1:], variants=set()), MethodPlace.of(keys.func), InstanceRefs()
         )
@@ -305,8 +305,8 @@ class _Cached:
     Args:
         call: The function, or what its instance is given to.
         cache: The cache.
-        keys: The way to a key.
-        methods: The same for calls on an instance; None if this is bound to one.
+        keys: The way from arguments to a key.
+        methods: The keys of calls on an instance; None if this is bound to an instance.
         unwraps: Whether `call` takes an instance as it is, rather than as a `BoundTo`.
     """
 
@@ -338,7 +338,7 @@ class _Cached:
         return type(self)(self.call, self.cache, self.keys.sparing(names), methods, unwraps=self.unwraps)
 
     def bound(self, instance: object) -> Callable[..., Any]:
-        """Return the same for calls on an instance."""
+        """Return a cached function for calls on an instance."""
         if self.methods is None:  # bound already, and so the instance is an argument like others
             return partial(self, instance)
         call = partial(self.call, instance if self.unwraps else BoundTo(instance))
@@ -404,7 +404,7 @@ def sparing(call: Callable[..., Any], names: Collection[str]) -> Callable[..., A
 
 
 def _tell(result: CacheResult) -> None:
-    """Report on the node's span, and to its execution, whether its result was there."""
+    """Report on the node's span, and to its execution, whether the result was in the cache."""
     if result != "miss":
         classify_execution("cache_hit" if result == "hit" else "coalesced")
     span = trace.get_current_span()

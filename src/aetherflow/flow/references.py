@@ -1,4 +1,4 @@
-"""Nodes and flows by name: how one is pickled, and found again in another process."""
+"""Pickling of nodes and flows by name, and their look-up in another process."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class InstanceRefs:
 
 
 class Entries(TTLCache[Hashable, Any]):
-    """The entries; what falls out lies in ``dropped`` until the lock is free, since it may have finalizers.
+    """The entries; removed ones stay in ``dropped`` until the lock is free, since they may have finalizers.
 
     Args:
         maxsize: The most entries.

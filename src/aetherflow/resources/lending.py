@@ -107,7 +107,7 @@ class PoolStatistics:
 class Member(Generic[T]):
     """An object of the pool and its present holder; ``turn`` tells one holder from the next.
 
-    One that is inherited was lent or idle when this process was forked: it is the parent's.
+    An inherited object was lent or idle when this process was forked: it belongs to the parent.
     """
 
     value: T

@@ -140,13 +140,13 @@ ITERATORS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", ITERATORS.values(), ids=ITERATORS)
 def test_an_iterator_as_an_input_counts(make: Callable[[], Any]) -> None:
-    """Whoever made it, it can be read only once."""
+    """An iterator of any origin can be read only once."""
     with pytest.raises(StreamError, match="passed to node 'total' cannot be read again"):
         total(5).run({"numbers": make()})
 
 
 def test_a_generator_that_was_not_read_is_whole_for_the_next_attempt() -> None:
-    """That can be seen of a generator."""
+    """A generator shows whether it was read."""
     assert total(None).run({"numbers": (number for number in range(10))}) == 45
 
 

@@ -1,4 +1,4 @@
-"""What a node keeps of its function: attributes, keyword arguments, types and its name in a module."""
+"""The parts of a function that its node keeps: attributes, keyword arguments, types and its name in a module."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_node_that_no_module_has_is_refused() -> None:
 
 
 def test_a_method_under_another_name_is_refused() -> None:
-    """What unpickling gave would be another node."""
+    """Unpickling would return another node."""
     with pytest.raises(pickle.PicklingError, match="'other'"):
         pickle.dumps(SERVICE.method.named("other"))
 

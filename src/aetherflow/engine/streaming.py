@@ -250,7 +250,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         await self._settle(failure, awaiting=awaiting)
 
     def _pause(self) -> None:
-        """Leave a pull that is being closed; whoever closes it ends the stream."""
+        """Leave a pull that is being closed; the caller that closes it ends the stream."""
         self._state = _IDLE if self._state is _PULLED else self._state
 
     # --- closing -----------------------------------------------------------------------------------------------

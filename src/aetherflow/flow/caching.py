@@ -303,7 +303,7 @@ class _Cached:
     """A function whose results are cached; calling it asks the cache first.
 
     Args:
-        call: The function, or what its instance is given to.
+        call: The function, or a function that takes the instance and calls it.
         cache: The cache.
         keys: The way from arguments to a key.
         methods: The keys of calls on an instance; None if this is bound to an instance.

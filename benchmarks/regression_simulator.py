@@ -9,10 +9,10 @@ A job draws the calls of its nodes: each node has a level, a spread and a share 
 that makes all nodes faster or slower by a normal factor, and each node in it moves by 1 to 5 % of its own. What a
 comparison sees are the histograms that the file exporter would have written. Pairs share a machine, up to 3 %.
 
-The second table is of nodes behind caches and with retries. Computed executions are as many as in the first; cache
-hits and retried executions come on top. It has the gate as it is, the gate over all executions together, as it was
-before executions had a kind, and the findings of the rates, with limits of 5 points for hits and 1 point for retries.
-The odds of a hit and of a retry wander by 10 % from job to job.
+The second table shows nodes behind caches and with retries. The computed executions are those of the first table, and
+cache hits and retried executions are added. The columns are the gate as it is, the gate over all executions together,
+as before executions had a kind, and the findings of the rates, with limits of 5 points for hits and 1 point for
+retries. The odds of a hit and of a retry vary by 10 % from job to job.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def draw_job(
 
 
 Others = Callable[[int], tuple[float, float]]
-"""Gives the shares of cache hits and of retried executions of a node, by its number."""
+"""A function that returns the shares of cache hits and of retried executions of a node, by its number."""
 
 
 def _durations(number: int, kind: str = "") -> Series:
@@ -407,7 +407,7 @@ def rows(scenarios: Sequence[Scenario], tools: Mapping[str, Judge], comparisons:
 
 
 def make_kind_tools(alpha: float) -> dict[str, Judge]:
-    """Give what the second table compares, by name."""
+    """Return the tools that the second table compares, by name."""
     return {
         "aetherflow": make_aetherflow(alpha),
         "all executions together": make_aetherflow_without_kinds(alpha),

@@ -154,7 +154,7 @@ class ResourceError(AetherFlowError, RuntimeError):
         resource: The name of the resource.
         owner: The event loop that the resource belongs to.
         user: The event loop, or the run, that needs it.
-        reason: What else a user should know, such as the remedy.
+        reason: The remedy, and anything else that a user should know.
     """
 
     def __init__(self, resource: str, owner: str, user: str, reason: str) -> None:
@@ -168,8 +168,8 @@ class StreamError(AetherFlowError, RuntimeError):
     """A stream was used in a way that it does not allow.
 
     Args:
-        node: The node whose items it has; of any other iterator, the node that reads it.
-        reason: What is not allowed, and what is.
+        node: The node that yields the items; for an iterator that is no stream, the node that reads it.
+        reason: The rule that was broken, and the alternatives.
         subject: The beginning of the message, before the node's name.
     """
 

@@ -115,14 +115,14 @@ def run_job(
     Args:
         path: The file.
         seed: Two jobs of the same seed have the same computed executions.
-        nodes: How many there are.
+        nodes: The number of nodes.
         calls: Executions of each that are computed at their first attempt.
-        slow: By how much some nodes are slower.
-        machine: Standard deviation of what the machine does.
-        kind: Of the histograms.
+        slow: Factors by which some nodes are slower.
+        machine: Standard deviation of the speed of the machine.
+        kind: The kind of the histograms.
         hits: The share of cache hits among the executions of some nodes.
         retried: The share of retried executions of some nodes; each waits for 0.6 s.
-        has_kinds: Whether the kinds of executions are told apart, as they were not in older files.
+        has_kinds: Whether the executions have kinds, unlike in older files.
         resource: More attributes of the resource.
     """
     rng = random.Random(f"{seed}")
@@ -153,7 +153,7 @@ def run_job(
 
 
 def _beside(calls: int, shares: Mapping[int, float] | None, node: int) -> int:
-    """How many executions there are beside the computed ones, so that they are a share of all."""
+    """Return the number of executions beside the computed ones that makes them a share of all."""
     share = (shares or {}).get(node, 0.0)
     return round(calls * share / (1 - share))
 

@@ -185,7 +185,7 @@ def runs_of(*executions: tuple[str, int, int, str]) -> RunEvidence:
 
 
 def test_hits_do_not_make_a_node_fine() -> None:
-    """A node is as fine as what it computes: that its result is mostly in the cache is no reason to merge it."""
+    """A node is judged by its computations: frequent cache hits are no reason to merge it."""
     hits = [("n", each * 60, each * 60 + 1, "cache_hit") for each in range(12)]
     computed = ("n", 800, 995, "")
     assert "node-too-fine" not in rules(advise([], runs_of(*hits, computed)))
@@ -194,7 +194,7 @@ def test_hits_do_not_make_a_node_fine() -> None:
 
 @pytest.mark.parametrize(("rule", "end"), [("node-too-coarse", 1_000), ("critical-node", 900)])
 def test_retried_executions_are_no_work_to_be_split(rule: str, end: int) -> None:
-    """Back-off is neither a long node nor one to be made faster; the same time as work is."""
+    """Back-off does not make a node long or worth optimising; the same time spent on work does."""
     slow, other = ("slow", 0, end, ""), ("other", end, 1_000, "")
     assert rule in rules(advise([], runs_of(slow, *([other] if end < 1_000 else []))))
     retried = ("slow", 0, end, "retried")
@@ -219,7 +219,7 @@ def test_a_run_that_ended_as_expected_is_a_run() -> None:
 
 
 def test_a_graph_has_the_mean_of_computed_executions() -> None:
-    """The time of hits and retried executions is in the total of a node, and not in what an execution takes."""
+    """The time of hits and retried executions is in the total of a node, and not in its mean."""
     kinds = ((None, 20), ("cache_hit", 1), ("retried", 900))
     spans = [made(1, end=1_000 * MS, attributes={names.FLOW_NAME: "f", names.FLOW_NODES: 1})]
     for number, (kind, length) in enumerate(kinds, 2):

@@ -1,4 +1,4 @@
-"""The gate and its kin judge computed executions only, and find what happens to the others as rates."""
+"""The gate, trends and other tools judge computed executions only, and report the others as rates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEY = NodeKey(names.NODE_DURATION.name, "flow", "node-2")
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """Makes jobs: as many, of a side, as `run_job` describes them."""
+    """A function that makes a number of jobs of one side, as `run_job` describes them."""
 
     def jobs(side: str, count: int, folder: str = "", **options: Any) -> list[Job]:
         paths = (tmp_path / f"{side}{folder}" / f"{number}.jsonl" for number in range(count))
@@ -51,7 +51,7 @@ def rates(comparison: Comparison) -> dict[tuple[str, str], RateResult]:
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("ratio", [0.5, 0.9, 0.98])
 def test_a_slowdown_behind_a_cache_is_found_as_without_it(run: Any, ratio: float, paired: bool) -> None:
-    """Of the same computed executions the gate says the same, whatever the share of cache hits beside them."""
+    """The verdict depends on the computed executions, not on the share of cache hits beside them."""
 
     def compare(folder: str, **options: Any) -> Comparison:
         was, now = run("was", 8, folder, **options), run("is", 8, folder, slow=SLOW, **options)
@@ -65,7 +65,7 @@ def test_a_slowdown_behind_a_cache_is_found_as_without_it(run: Any, ratio: float
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.6])
 def test_a_slowdown_beside_retries_is_found_as_without_them(run: Any, share: float) -> None:
-    """Retried executions, with their back-off, change nothing in what the gate says of a node."""
+    """Retried executions, with their back-off, do not change the verdict on a node."""
     bare = compare_jobs(run("was", 5), run("is", 3, slow=SLOW), Rules())
     retried = {"retried": {2: share}}
     comparison = compare_jobs(run("was", 5, "r", **retried), run("is", 3, "r", slow=SLOW, **retried), Rules())
@@ -74,7 +74,7 @@ def test_a_slowdown_beside_retries_is_found_as_without_them(run: Any, share: flo
 
 
 def test_retries_that_become_more_are_no_slowdown(run: Any) -> None:
-    """A node that is retried in most executions, and was never before, is not slower: its retry rate is higher."""
+    """A node that is retried in most executions, and never was before, is not slower: its retry rate is higher."""
     comparison = compare_jobs(run("was", 5), run("is", 3, retried={2: 0.6}), Rules())
     assert node(comparison).verdict in ("ok", "inconclusive")
     assert not comparison.failed
@@ -95,7 +95,7 @@ def test_more_hits_are_no_alarm(run: Any, before: float, after: float) -> None:
 
 @pytest.mark.parametrize("limit", [None, 0.05])
 def test_fewer_hits_are_a_finding_of_their_own(run: Any, limit: float | None) -> None:
-    """A hit ratio that falls is told of the cache, fails the job only with a limit, and makes no node slower."""
+    """A falling hit ratio is reported for the cache, fails the job only with a limit, and makes no node slower."""
     rules = Rules(rates=RateLimits(cache_hit_ratio=limit))
     comparison = compare_jobs(run("was", 5, hits={2: 0.9}), run("is", 3, hits={2: 0.5}), rules)
     result = rates(comparison)["cache_hit_ratio", "node-2"]
@@ -119,7 +119,7 @@ def test_a_hit_ratio_that_wanders_is_no_finding(run: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("limit", [None, 0.02])
 def test_more_retries_are_a_finding_of_their_own(run: Any, limit: float | None) -> None:
-    """A retry rate that rises is told of the node, and fails the job only with a limit."""
+    """A rising retry rate is reported for the node, and fails the job only with a limit."""
     rules = Rules(rates=RateLimits(retry_rate=limit))
     comparison = compare_jobs(run("was", 5, retried={2: 0.02}), run("is", 3, retried={2: 0.2}), rules)
     result = rates(comparison)["retry_rate", "node-2"]
@@ -206,7 +206,7 @@ def test_older_files_are_compared_with_new_ones(run: Any) -> None:
 
 @pytest.mark.parametrize("other", [{"hits": {2: 0.9}}, {"retried": {2: 0.6}}])
 def test_older_files_do_not_pass_hits_for_computations(run: Any, other: dict[str, Any]) -> None:
-    """A node whose older baseline has hits or retries among its durations is inconclusive, and says what to do."""
+    """A node with hits or retries in an older baseline is inconclusive, and the reason has the remedy."""
     for was, now in ((False, True), (True, False)):
         before = run("was", 5, f"{was}", has_kinds=was, **other)
         comparison = compare_jobs(before, run("is", 3, f"{now}", has_kinds=now, **other), Rules())
@@ -222,7 +222,7 @@ def test_a_rare_retry_is_no_reason_not_to_compare(run: Any) -> None:
 
 
 def test_of_a_baseline_that_is_old_in_part_the_new_part_is_compared(run: Any) -> None:
-    """Runs that were added before there were kinds are left out for the nodes that they say something else of."""
+    """Runs that were added before there were kinds are left out for the nodes whose durations mean something else."""
     was = [*run("old", 5, hits={2: 0.9}, has_kinds=False), *run("was", 5, hits={2: 0.9})]
     result = node(compare_jobs(was, run("is", 3, slow=SLOW, hits={2: 0.9}), Rules()))
     assert (result.fails, result.baseline.jobs) == (True, 5)
@@ -246,7 +246,7 @@ def test_a_trend_is_of_computed_executions(run: Any) -> None:
 
 
 def test_a_trend_tells_where_hits_fall_and_retries_rise(run: Any) -> None:
-    """A hit ratio and a retry rate that change for good are told, with the run and the difference; others are not."""
+    """Lasting changes of a hit ratio and a retry rate are reported, with the run and the difference; others are not."""
     steps = [
         run("a", 8, hits={2: 0.9, 3: 0.9}, retried={1: 0.01}),
         run("b", 8, hits={2: 0.6, 3: 0.9}, retried={1: 0.2}),
@@ -263,12 +263,12 @@ def test_a_trend_tells_where_hits_fall_and_retries_rise(run: Any) -> None:
 
 
 def test_a_rate_that_changes_little_is_not_told(run: Any) -> None:
-    """Odds that double, of a retry rate of 1 in 500, are below what the gate warns of."""
+    """A retry rate of 1 in 500 whose odds double stays below the limit from which the gate warns."""
     jobs = [*run("a", 8, retried={2: 0.0025}), *run("b", 8, retried={2: 0.01})]
     assert [trend.changes for trend in find_rate_trends(jobs)] == [()]
 
 
-# --- what is kept and added up -------------------------------------------------------------------------------
+# --- storage and addition ----------------------------------------------------------------------------------
 
 
 @flow_node
@@ -276,7 +276,7 @@ def node_that_runs() -> None: ...
 
 
 def test_kinds_in_the_store_are_read_from_exported_files(tmp_path: Path) -> None:
-    """What the store has by kind and by error is in the files that are exported, and read from them as it was."""
+    """The counts of the store by kind and by error survive export and reading."""
     about = {names.FLOW_NAME: "exported", names.NODE_NAME: "by_kind"}
     with configure(exporter="file", directory=tmp_path):
         node_that_runs.run()  # metrics are published from the first run on
@@ -319,7 +319,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Job], list[Job]
 def test_executions_of_a_kind_never_move_a_duration(
     jobs: tuple[list[Job], list[Job]], others: list[list[tuple[str, bool, int, int]]]
 ) -> None:
-    """Whatever executions of any kind are added to jobs, of any number and duration, what is said of nodes stays."""
+    """Adding executions of other kinds, of any number and duration, does not change the verdicts on nodes."""
     was, now = jobs
     more = [_with_others(job, each) for job, each in zip([*was, *now], others, strict=True)]
     before, after = compare_jobs(was, now, Rules()), compare_jobs(more[: len(was)], more[len(was) :], Rules())

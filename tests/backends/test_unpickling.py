@@ -71,7 +71,7 @@ def failed_span(captured, name):
 @ways
 @pytest.mark.parametrize("kind", fragile.FAILURES)
 def test_a_result_that_cannot_be_rebuilt_is_an_error_of_its_node(how, kind):
-    """Whatever unpickling raises, the error names the node, its span has failed, and nothing is missing."""
+    """Any exception of unpickling becomes an error that names the node; its span has failed, and no span is missing."""
     error, captured = caught_from(how, fragile.returns_unreadable, {"kind": kind})
     assert type(error) is NotUnpicklableError
     assert str(error).startswith("node 'returns_unreadable': the result was pickled, but cannot be unpickled (")
@@ -90,7 +90,7 @@ def test_a_large_result_that_cannot_be_rebuilt_is_an_error_of_its_node():
 
 
 def test_without_telemetry_the_error_names_the_node_too():
-    """Where nothing is traced, the error is the same."""
+    """Without tracing, the error is the same."""
     with pytest.raises(NotUnpicklableError, match="node 'returns_unreadable': the result was pickled"):
         fragile.returns_unreadable.run({"kind": "error"})
 
@@ -161,7 +161,7 @@ def test_an_object_in_two_arguments_stays_one_object():
 
 
 def test_an_envelope_that_cannot_be_rebuilt_is_an_error_of_the_node():
-    """A worker that cannot read what it is asked for says so; the node's span is emitted and has failed."""
+    """A worker reports a request that it cannot read; the node's span is emitted and has failed."""
     flow = node(name=fragile.Marked("marked"), executor="process")(fragile.unnamed)
     error, captured = caught_from(run, flow, {"x": 1})
     assert type(error) is NotUnpicklableError
@@ -201,7 +201,7 @@ def test_attributes_of_user_classes_do_not_spoil_a_report():
 
 
 def test_a_report_that_cannot_be_rebuilt_is_an_error_of_the_node(monkeypatch):
-    """What arrives in place of a report is no reason to lose the span."""
+    """An unreadable report does not lose the span."""
     monkeypatch.setattr(dispatch, "backend", lambda executor: Answering(b"garbled"))
     error, captured = caught_from(run, fragile.takes_two, {"first": 1, "second": 2})
     assert str(error).startswith("node 'takes_two': the report of the worker was pickled, but cannot be unpickled (")
@@ -257,7 +257,7 @@ def test_a_stubborn_error_arrives_as_itself(how, flow, kind):
 @ways
 @pytest.mark.parametrize("kind", REPLACED, ids=lambda kind: kind.__name__)
 def test_an_error_that_cannot_be_rebuilt_is_replaced(how, kind):
-    """In its place comes a `RemoteError` with its type and traceback, which names the node."""
+    """A `RemoteError` with its type and traceback takes its place and names the node."""
     error, captured = caught_from(how, fragile.raises, {"name": kind.__name__})
     assert type(error) is RemoteError
     assert error.type_name == f"tests.support.stubborn_errors.{kind.__name__}"

@@ -49,7 +49,7 @@ def test_json_has_values_and_changes(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_hit_ratio_that_falls_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """A rate has a row if it changed, with its last value and the difference in points; in JSON every rate is told."""
+    """A rate has a row if it changed, with its last value and the difference in points; JSON has every rate."""
     for number in range(16):
         hits = {1: 0.9 if number < 9 else 0.5, 2: 0.9}
         run_job(Path(f"cached/{number:02}.jsonl"), number, nodes=4, calls=100, hits=hits)

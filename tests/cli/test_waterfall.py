@@ -81,7 +81,7 @@ def test_errors_are_marked() -> None:
 
 @pytest.mark.parametrize("result", [names.NODE_RESULT, names.RUN_RESULT])
 def test_an_expected_exception_is_no_error(result: str) -> None:
-    """It is told as expected, with its type, in no colour of errors, and counts as none in the facts of the trace."""
+    """It is shown as expected, with its type and not in the colour of errors, and is not counted as an error."""
     span = made(1, name="find", end=MS, attributes={result: "expected", names.EXPECTED_TYPE: "shop.SoldOut"})
     assert shown(span)[0].endswith("◌ expected shop.SoldOut")
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard")
@@ -102,13 +102,13 @@ def test_an_exception_that_an_expected_span_recorded_is_no_failure() -> None:
 
 
 def test_waits_between_attempts_are_told() -> None:
-    """A retried execution says how long it waited, so that its bar is not taken for work."""
+    """A retried execution shows how long it waited, so that its bar is not taken for work."""
     about = {names.NODE_ATTEMPT: 3, names.EXECUTION_KIND: "retried", names.RETRY_WAIT: 0.6}
     assert shown(made(1, end=MS, attributes=about))[0].endswith("↻ attempt 3, waited 600 ms")
 
 
 def test_a_result_of_another_caller_is_told() -> None:
-    """An execution that waited for the computation of another caller says so."""
+    """An execution that waited for the computation of another caller is marked as such."""
     assert shown(made(1, end=MS, attributes={names.EXECUTION_KIND: "coalesced"}))[0].endswith("coalesced")
 
 

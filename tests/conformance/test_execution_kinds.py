@@ -1,4 +1,4 @@
-"""Executions that were not computed at their first attempt: told apart on the span and in the metric."""
+"""Executions that were not computed at their first attempt have a kind on the span and in the metric."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def step_of(function: Callable[[int], Any], is_async: bool, **options: Any) -> N
 
 
 def durations(captured: CapturedTelemetry) -> Counted:
-    """Return how many executions of the step there are by kind and type of error."""
+    """Return the number of executions of the step by kind and type of error."""
     return {
         (point.attributes.get(names.EXECUTION_KIND), point.attributes.get(names.ERROR_TYPE)): point.count
         for point in captured.points(names.NODE_DURATION.name)
@@ -131,7 +131,7 @@ def test_an_execution_that_fails_after_retries_has_both(way: Callable[..., Any],
 
 @both_kinds
 def test_an_error_out_of_a_cache_has_both(is_async: bool) -> None:
-    """The second execution raises what the first one did."""
+    """The second execution raises the exception of the first."""
 
     def fail(n: int) -> int:
         raise ConnectionError

@@ -113,7 +113,7 @@ def assert_expected(span: Span, error: Exception) -> None:
 def test_an_expected_exception_is_no_failure_of_the_node_or_the_run(
     telemetry_path: TelemetryPath, make: Callable[..., Node[..., Any]], way: Callable[..., Any], kind: type[Exception]
 ) -> None:
-    """The caller gets the exception; the spans say ``expected`` and have no error."""
+    """The caller gets the exception; the spans have the result ``expected`` and no error."""
     error = kind("no such thing")
     with pytest.raises(kind) as raised:
         way(source >> make(error))
@@ -170,7 +170,7 @@ def test_a_group_is_expected_if_all_in_it_are(telemetry_path: TelemetryPath, way
     def raising(error: Exception) -> Node[..., Any]:
         @node(name=str(error), expected=LookupError)
         def find(n: int) -> NoReturn:
-            both.wait(30)  # so that neither branch keeps the other from beginning
+            both.wait(30)  # so that neither branch keeps the other from starting
             raise error
 
         return find

@@ -165,7 +165,7 @@ def test_a_node_that_fails_is_active_no_longer(meter: Meter) -> None:
 
 
 def test_a_node_is_one_whatever_its_executions_were() -> None:
-    """Failures, cache hits and retried executions are of the same node, which is told once, without their kind."""
+    """Failures, cache hits and retried executions are of the same node, which is listed once, without their kind."""
     store = Registry()
     of_node = {names.FLOW_NAME: "f", names.NODE_NAME: "n"}
     for more in ({}, {names.EXECUTION_KIND: "cache_hit"}, {names.EXECUTION_KIND: "retried", names.ERROR_TYPE: "E"}):

@@ -37,7 +37,7 @@ def caught(call: Callable[[], object]) -> BaseException | None:
 
 
 def caught_later(call: Callable[[], Any]) -> BaseException | None:
-    """Return what awaiting raises; in the task itself, since asyncio treats some exceptions specially."""
+    """Return the exception that awaiting raises; in the task itself, since asyncio treats some exceptions specially."""
 
     async def main() -> BaseException | None:
         try:
@@ -92,7 +92,7 @@ def test_an_error_of_a_branch_stops_the_others(kind: Callable[[int], BaseExcepti
 @stubborn
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_an_error_of_a_node(kind: Callable[[int], BaseException], is_async: bool) -> None:
-    """`run` and `arun` raise what the node has raised, for nodes of both kinds, alone and in a flow."""
+    """`run` and `arun` raise the exception of the node, for nodes of both kinds, alone and in a flow."""
     error = kind(7)
 
     @node

@@ -114,7 +114,7 @@ CODE = {
 
 
 def taking(parameter: str, kind: str = "async", **policies: Any) -> Any:
-    """Return a node of a kind that returns, or yields, what it is injected with."""
+    """Return a node of a kind that returns, or yields, its injected objects."""
     namespace: dict[str, Any] = {}
     exec(CODE[kind].format(parameter), namespace)
     return node(**policies)(namespace["take"])
@@ -163,7 +163,7 @@ def parts_of(value: Any) -> Iterator[Any]:
 
 
 def is_complete(value: Any) -> bool:
-    """Return whether a value holds what was awaited and nothing that is still to be awaited."""
+    """Return whether a value holds an awaited object and nothing that still has to be awaited."""
     parts = list(parts_of(value))
     has_result = any(isinstance(part, Connection | str) for part in parts)
     return has_result and not any(inspect.isawaitable(part) for part in parts)
@@ -188,7 +188,7 @@ def test_the_object_is_injected_not_an_awaitable(name: str, kind: str, way: str)
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_an_object_is_awaited_inside_the_span_of_its_node(kind: str) -> None:
-    """What the async function raises is the error of the node, and of the run."""
+    """An exception of the async function is the error of the node, and of the run."""
 
     async def refuse() -> Connection:
         raise OSError("no route")
@@ -264,7 +264,7 @@ def test_every_step_of_a_flow_gets_the_one_object(way: str) -> None:
 
 @pytest.mark.parametrize("way", ["run", "arun"])
 def test_markers_take_awaited_objects_too(way: str) -> None:
-    """`Provide[…]` and `Annotated`, each with an object of its own where the provider is a factory."""
+    """`Provide[…]` and `Annotated`, each with an object of its own if the provider is a factory."""
 
     @node
     def take(
@@ -381,7 +381,7 @@ async def test_what_is_built_on_a_singleton_that_another_loop_creates_waits_for_
 
 
 def test_a_resource_in_place_of_a_nested_provider_is_opened() -> None:
-    """An override of what a service depends on is planned for, whatever it is."""
+    """An override of any dependency of a service is planned for."""
 
     async def session() -> AsyncIterator[str]:
         yield "session"
@@ -556,7 +556,7 @@ def test_a_singleton_that_needs_a_loop_nobody_expected_is_refused() -> None:
 
     with (
         closing(coroutine),
-        pytest.raises(ConfigurationError, match="gave a future, but its declaration does not show"),
+        pytest.raises(ConfigurationError, match="returned a future, but its declaration does not show"),
     ):
         in_thread(lambda: taking("connection", "sync").run(context=Undeclared()))
 
@@ -595,7 +595,7 @@ def test_awaitable_objects_of_a_class_are_injected_as_they_are() -> None:
 
 
 def test_a_delegated_provider_is_not_called() -> None:
-    """What asks for the provider itself gets it, to await it when it wants to."""
+    """A parameter that asks for the provider itself gets the provider, and can await its object later."""
 
     class Delegating(BaseFlowContext):
         connection = providers.Singleton(connect)

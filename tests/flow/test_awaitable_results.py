@@ -43,7 +43,7 @@ class Caller:
 
 
 class Later:
-    """An awaitable that is no coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __init__(self, x: int) -> None:
         self._x = x
@@ -53,7 +53,7 @@ class Later:
 
 
 def logged(function: Function) -> Function:
-    """A decorator as they are written: it knows nothing of coroutines."""
+    """A typical decorator, which knows nothing of coroutines."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -160,7 +160,7 @@ def test_the_result_is_what_the_awaitable_gives(function: Function, way: Callabl
 
 @every_function
 def test_a_direct_call_returns_a_coroutine(function: Function) -> None:
-    """Whoever calls a node directly awaits it as they would await the function."""
+    """A direct caller of the node awaits it like the function."""
     if isinstance(function, AsyncMock):
         function = logged(add_one)
     with CapturedTelemetry() as captured:
@@ -228,7 +228,7 @@ def test_an_error_of_the_awaitable_is_the_nodes(way: Callable[..., Any]) -> None
 
 
 def test_an_awaitable_is_awaited_on_the_running_loop() -> None:
-    """What it uses, such as a session of a client, belongs to the loop of the application."""
+    """The objects that it uses, such as a session of a client, belong to the loop of the application."""
 
     async def loop_of(x: int) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
@@ -263,7 +263,7 @@ def test_a_task_of_the_running_loop_is_awaited() -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_condition_of_rounds_is_awaited(is_async: bool) -> None:
-    """A coroutine is true; what counts is what it returns."""
+    """A coroutine is true, but its result decides."""
 
     async def is_ten(value: int) -> bool:
         return value >= 10
@@ -303,17 +303,17 @@ def test_cancelling_a_run_cancels_the_awaitable() -> None:
 @pytest.mark.parametrize("options", [{}, {"timeout": 30}, {"retry": RetryPolicy(on=OSError)}, {"cache": CachePolicy()}])
 def test_an_async_node_is_recognised_as_a_coroutine_function(options: dict[str, Any]) -> None:
     """Libraries ask `asyncio` or `inspect`, about the node or about its ``__call__``."""
-    made = node(name="send", **options)(add_one)
+    send = node(name="send", **options)(add_one)
     if sys.version_info < (3, 14):
-        assert asyncio.iscoroutinefunction(made)
+        assert asyncio.iscoroutinefunction(send)
     if sys.version_info >= (3, 12):
-        assert inspect.iscoroutinefunction(made)
-    assert inspect.iscoroutinefunction(made.__call__)
+        assert inspect.iscoroutinefunction(send)
+    assert inspect.iscoroutinefunction(send.__call__)
     assert not inspect.iscoroutinefunction(node(lambda x: x, name="sync").__call__)
 
 
 def test_an_async_method_node_is_recognised_too() -> None:
-    """Binding keeps what the node is."""
+    """A bound node is still a coroutine function."""
 
     class Service:
         @node
@@ -325,7 +325,7 @@ def test_an_async_method_node_is_recognised_too() -> None:
 
 
 def test_a_background_task_of_starlette_runs_an_async_node() -> None:
-    """It runs what it does not take for a coroutine function on a thread, and drops the result."""
+    """Starlette runs any other function on a thread, and drops the result."""
     sent: list[int] = []
 
     @node

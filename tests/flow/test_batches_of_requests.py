@@ -53,7 +53,7 @@ SHAPES: dict[str, tuple[Shape, int, Callable[[int], int]]] = {
     "[n] * k of a value": (lambda double: same >> [double] * 2 >> total, 2, lambda number: number * 4),
     "fan-out": (lambda double: same >> [double, other] >> total, 1, lambda number: number),
 }
-"""The flow over a batched node, the items that a run gives, and the output of a run."""
+"""The flow over a batched node, the items of a run, and the output of a run."""
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -102,7 +102,7 @@ def in_both(flow: Node[..., Any, Any], count: int) -> list[int]:
 @pytest.mark.parametrize("run", [in_threads, in_tasks, in_both])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_concurrent_runs_share_a_batch(shape, run, is_async):
-    """Runs that give fewer items each than a batch holds fill it together, and each gets its own results."""
+    """Runs with fewer items each than a batch holds fill it together, and each gets its own results."""
     make, items, output = SHAPES[shape]
     calls: list[int] = []
     flow = make(batched(calls, 4 * items, is_async))
@@ -145,7 +145,7 @@ def calls_of(*items: Any, other: object = None) -> list[tuple[Given, None]]:
 
 
 def test_full_batches_begin_before_all_items_are_given():
-    """A group carries a batch out as soon as it is full, and lets the items that are left wait for more."""
+    """A group carries a batch out as soon as it is full, and lets the remaining items wait for more."""
     calls: list[list[int]] = []
     batcher = Batcher(lambda items: calls.append(items) or items, size=2, max_wait=LONG, name="f")
     group = batcher.group()
@@ -225,7 +225,7 @@ async def test_a_group_whose_task_is_cancelled_takes_its_items_back():
 
 
 def test_no_more_items_are_given_after_an_error():
-    """A map stops giving items once one has failed, and waits for those that it has given."""
+    """A map stops passing items once an item has failed, and waits for those that it has passed."""
     calls: list[list[int]] = []
 
     @node(batch=BatchPolicy(size=2, max_wait=LONG, retry_singly=False))

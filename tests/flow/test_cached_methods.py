@@ -129,7 +129,7 @@ def test_a_reference_is_new_if_its_id_is_used_again():
     refs = InstanceRefs()
     first, second = Thing(), Thing()
     stale = refs.of(first)
-    refs._refs[id(second)] = stale  # as if the first one had died there and nobody had been told yet
+    refs._refs[id(second)] = stale  # as if the first instance had died there, unnoticed so far
     fresh = refs.of(second)
     assert fresh is not stale
     assert fresh() is second
@@ -153,7 +153,7 @@ def test_the_entries_of_an_instance_are_told_apart_by_identity():
 
 
 def test_a_key_function_decides_for_methods():
-    """With ``key=``, instances share what has the same key, which is asked of the instance itself."""
+    """With ``key=``, instances share results of the same key, which may use the instance itself."""
 
     @dataclass(frozen=True)
     class Point:
@@ -208,7 +208,7 @@ def test_with_a_key_function_no_weak_reference_is_needed():
 
 
 def test_invalidating_is_for_one_instance():
-    """`invalidate` of a bound method, or with the instance as the first argument, forgets the result of that one."""
+    """`invalidate` of a bound method, or with the instance as the first argument, forgets only its result."""
     one, other = Model(), Model()
     one.predict(1)
     other.predict(1)

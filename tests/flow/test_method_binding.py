@@ -21,7 +21,7 @@ each_policy = pytest.mark.parametrize("options", POLICIES.values(), ids=POLICIES
 
 
 def lifted(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
-    """Return the function, or the same for a list of items if its calls become batches."""
+    """Return the function, or its equivalent for a list of items if its calls become batches."""
     if "batch" not in options:
         return function
 
@@ -32,7 +32,7 @@ def lifted(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..
 
 
 def call_of(flow: Node[..., Any, Any], kind: str) -> Any:
-    """Give the argument called ``self`` in one of the ways that there are."""
+    """Pass the argument called ``self`` in one of the possible ways."""
     match kind:
         case "by position":
             return flow(3)
@@ -64,7 +64,7 @@ def test_a_plain_function_may_have_a_parameter_called_self(options, kind):
 
 @each_policy
 def test_a_method_may_have_a_first_parameter_of_any_name(options):
-    """Methods take their instance by how they are bound: through an instance, through the class, and in a subclass."""
+    """The binding decides the instance of a method: through an instance, through the class, and in a subclass."""
     is_batched = "batch" in options
 
     class Model:
@@ -139,7 +139,7 @@ def test_a_batched_method_without_a_parameter_for_items_says_so():
         def predict(self) -> list[int]:
             return []
 
-    with pytest.raises(TypeError, match=r"predict\(\) misses its item"):
+    with pytest.raises(TypeError, match=r"predict\(\) is missing its item"):
         Model().predict()
 
 

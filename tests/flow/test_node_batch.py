@@ -436,7 +436,7 @@ def test_a_result_that_does_not_fit_is_an_error(calls):
 
 def test_a_call_without_an_item_is_a_type_error(calls):
     """As for any function."""
-    with pytest.raises(TypeError, match=r"double\(\) misses its item, the argument 'items'"):
+    with pytest.raises(TypeError, match=r"double\(\) is missing its item, the argument 'items'"):
         doubling(calls)()  # type: ignore[call-arg]  # the point of the test
 
 

@@ -97,7 +97,7 @@ def test_a_key_without_a_hash_is_refused():
     def total(rows: tuple[int, ...]) -> int:
         return sum(rows)
 
-    with pytest.raises(CacheKeyError, match=r"what CachePolicy\(key=…\) gave is a list"):
+    with pytest.raises(CacheKeyError, match=r"the result of CachePolicy\(key=…\) is a list"):
         total((1, 2))
 
 

@@ -37,32 +37,32 @@ async def numbers_apart(n: int) -> Any:
 
 def total(fail_at: int | None, failures: int = 1, *, policy: RetryPolicy = POLICY) -> Node[..., int]:
     """A node that adds up a stream; it fails at an item, or before the first one."""
-    left = [ConnectionError("flaky sink") for _ in range(failures)]
+    errors = [ConnectionError("flaky sink") for _ in range(failures)]
 
     @node(retry=policy)
     def total(numbers: Any) -> int:
-        if fail_at is None and left:
-            raise left.pop()
+        if fail_at is None and errors:
+            raise errors.pop()
         result = 0
         for number in numbers:
             result += number
-            if number == fail_at and left:
-                raise left.pop()
+            if number == fail_at and errors:
+                raise errors.pop()
         return result
 
     return total
 
 
 def total_apart(fail_at: int) -> Node[..., Any]:
-    left = [ConnectionError("flaky sink")]
+    errors = [ConnectionError("flaky sink")]
 
     @node(name="total", retry=POLICY)
     async def total(numbers: Any) -> int:
         result = 0
         async for number in numbers:
             result += number
-            if number == fail_at and left:
-                raise left.pop()
+            if number == fail_at and errors:
+                raise errors.pop()
         return result
 
     return total
@@ -116,14 +116,14 @@ def test_an_error_that_is_not_retried_stays_what_it_is() -> None:
 
 
 def test_a_stream_among_the_results_of_a_fan_out_counts() -> None:
-    """It is looked for one level deep."""
-    left = [ConnectionError()]
+    """Results are searched one level deep."""
+    errors = [ConnectionError()]
 
     @node(retry=POLICY)
     def total(parallel_results: dict[str, Any]) -> int:
         first = next(parallel_results["numbers"])
-        if left:
-            raise left.pop()
+        if errors:
+            raise errors.pop()
         return first + sum(parallel_results["numbers"])
 
     with pytest.raises(StreamError, match="'numbers'"):
@@ -140,26 +140,26 @@ ITERATORS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", ITERATORS.values(), ids=ITERATORS)
 def test_an_iterator_as_an_input_counts(make: Callable[[], Any]) -> None:
-    """Whoever made it, it can be read only once."""
+    """An iterator of any origin can be read only once."""
     with pytest.raises(StreamError, match="passed to node 'total' cannot be read again"):
         total(5).run({"numbers": make()})
 
 
 def test_a_generator_that_was_not_read_is_whole_for_the_next_attempt() -> None:
-    """That can be seen of a generator."""
+    """A generator shows whether it was read."""
     assert total(None).run({"numbers": (number for number in range(10))}) == 45
 
 
 def test_a_file_is_left_to_the_function() -> None:
     """It can go back to the beginning."""
-    left = [ConnectionError()]
+    errors = [ConnectionError()]
 
     @node(retry=POLICY)
     def lines(file: io.StringIO) -> int:
         file.seek(0)
         count = len(list(file))
-        if left:
-            raise left.pop()
+        if errors:
+            raise errors.pop()
         return count
 
     assert lines.run({"file": io.StringIO("a\nb\n")}) == 2

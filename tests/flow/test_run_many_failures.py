@@ -146,7 +146,7 @@ def test_an_interruption_in_the_source_is_raised_immediately(ordered: bool) -> N
 @flows
 @orders
 def test_a_consumer_that_closes_early_does_not_see_the_error(flow: str, ordered: bool) -> None:
-    """What is left of a source that has failed is dropped with the rest of the outputs."""
+    """The rest of a source that has failed is dropped with the rest of the outputs."""
     outputs: Any = FLOWS[flow].run_many(source(3, LookupError("broken")), ordered=ordered)
     next(outputs)
     outputs.close()
@@ -192,7 +192,7 @@ def test_a_stubborn_error_of_a_run_arrives_as_itself(ordered: bool, kind: Callab
 
 @flows
 def test_a_stop_within_a_source_is_an_error_or_its_end(flow: str) -> None:
-    """As Python has it: a generator that raises `StopIteration` has failed, an iterator that does has ended."""
+    """As in Python, a generator that raises `StopIteration` has failed, an iterator that does has ended."""
 
     class Two(Iterator[int]):
         def __init__(self) -> None:

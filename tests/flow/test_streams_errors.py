@@ -115,7 +115,7 @@ def pulled(flow: Flow, buffer: int | None, *, awaited: bool) -> tuple[list[Any],
     items: list[Any] = []
 
     async def main() -> BaseException | None:
-        # Caught here: asyncio.run() has its own ways with some exceptions.
+        # Caught here, because asyncio.run() treats some exceptions specially.
         try:
             async for item in flow.astream(buffer=buffer):
                 items.append(item)  # noqa: PERF401  # a comprehension would lose the items before the exception
@@ -207,7 +207,7 @@ def test_asynchronous_code_does_not_take_an_error_for_the_end(buffer: int | None
 def test_an_iterator_that_is_no_generator_fails_alike(
     counter: type[Counter], awaited: bool, buffer: int | None, exception: str
 ) -> None:
-    """What its `__next__` raises follows the items, except the exception that ends such an iterator."""
+    """An exception of its `__next__` follows the items, except the exception that ends such an iterator."""
 
     @node(name="source")
     def counting() -> Any:

@@ -1,4 +1,4 @@
-"""The caller of a node gets the node's own exception, whatever it refuses, on every path; the span has the error."""
+"""The caller of a node gets its exception, whatever that refuses, on every path; the span has the error."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ KINDS += [batched, batched_async]
 
 
 def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine; the exception is taken out of the loop as a value, since asyncio itself trips over some."""
+    """Run a coroutine; the exception leaves the loop as a value, since asyncio itself fails on some."""
 
     async def caught() -> tuple[Any, BaseException | None]:
         try:
@@ -138,7 +138,7 @@ def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def exception_of(call: Callable[[], object]) -> BaseException | None:
-    """Return the exception that a call raises. Not even pytest gets hold of it, which trips over some as well."""
+    """Return the exception that a call raises, without pytest, which fails on some as well."""
     try:
         call()
     except BaseException as error:  # noqa: BLE001  # the caller compares it

@@ -1,4 +1,4 @@
-"""What a node keeps of its function: attributes, keyword arguments, types and its name in a module."""
+"""The parts of a function that its node keeps: attributes, keyword arguments, types and its name in a module."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_an_attribute_of_the_function_never_replaces_one_of_the_node(name: str) 
         return x
 
     setattr(function, name, "the decorator's")
-    made = node(function)
-    assert vars(made).get(name) != "the decorator's"
-    assert made.run({"x": 1}) == 1
-    assert (made >> node(lambda value: value, name="after")).run({"x": 1}) == 1
-    assert made.named("other").run({"x": 1}) == 1
+    wrapped = node(function)
+    assert vars(wrapped).get(name) != "the decorator's"
+    assert wrapped.run({"x": 1}) == 1
+    assert (wrapped >> node(lambda value: value, name="after")).run({"x": 1}) == 1
+    assert wrapped.named("other").run({"x": 1}) == 1
 
 
 def test_other_attributes_stay_visible() -> None:
@@ -139,14 +139,14 @@ SERVICE = Service()
 
 
 @pytest.mark.parametrize(
-    "made",
+    "wrapped",
     [at_module_level, async_at_module_level, flow_at_module_level, named_at_module_level, Service.static],
-    ids=lambda made: made.name,
+    ids=lambda wrapped: wrapped.name,
 )
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_node_of_a_module_is_pickled_by_reference(made: Node[..., Any], protocol: int) -> None:
+def test_a_node_of_a_module_is_pickled_by_reference(wrapped: Node[..., Any], protocol: int) -> None:
     """Unpickling gives the very same node."""
-    assert pickle.loads(pickle.dumps(made, protocol)) is made
+    assert pickle.loads(pickle.dumps(wrapped, protocol)) is wrapped
 
 
 def test_a_method_is_pickled_with_its_object() -> None:
@@ -165,7 +165,7 @@ def test_a_node_that_no_module_has_is_refused() -> None:
 
 
 def test_a_method_under_another_name_is_refused() -> None:
-    """What unpickling gave would be another node."""
+    """Unpickling would return another node."""
     with pytest.raises(pickle.PicklingError, match="'other'"):
         pickle.dumps(SERVICE.method.named("other"))
 
@@ -180,8 +180,8 @@ def test_a_node_is_unpickled_in_another_process(tmp_path: Path) -> None:
     assert result.stdout.split() == [b"2"]
 
 
-@pytest.mark.parametrize("made", [at_module_level, flow_at_module_level, node(lambda x: x, name="local")])
-def test_a_copy_of_a_node_is_the_node(made: Node[..., Any]) -> None:
+@pytest.mark.parametrize("wrapped", [at_module_level, flow_at_module_level, node(lambda x: x, name="local")])
+def test_a_copy_of_a_node_is_the_node(wrapped: Node[..., Any]) -> None:
     """Nothing ever changes a node, so configurations with nodes can be copied."""
-    assert copy.copy(made) is made
-    assert copy.deepcopy({"node": made})["node"] is made
+    assert copy.copy(wrapped) is wrapped
+    assert copy.deepcopy({"node": wrapped})["node"] is wrapped

@@ -26,7 +26,7 @@ def _forget_events() -> None:
 
 
 class Session:
-    """What belongs to the event loop that opens it."""
+    """An object that belongs to the event loop that opens it."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -45,7 +45,7 @@ async def open_session() -> AsyncIterator[Session]:
 
 
 class Service:
-    """What is built on something else."""
+    """An object that is built on another object."""
 
     def __init__(self, base: Any) -> None:
         self.base = base
@@ -71,7 +71,7 @@ class Context(BaseFlowContext):
 
 
 def taking(parameter: str, kind: str = "async") -> Any:
-    """Return a node that returns what it is injected with."""
+    """Return a node that returns its injected object."""
     namespace: dict[str, Any] = {}
     exec(f"{'async ' if kind == 'async' else ''}def take({parameter}): return {parameter}", namespace)
     return node(namespace["take"])
@@ -92,7 +92,7 @@ async def gets_open_one(flow: Any, context: Any) -> bool:
 
 
 def as_awaitable(initialising: Awaitable[None] | None) -> Awaitable[None]:
-    """Return what initialises resources of which at least one is async."""
+    """Return the coroutine that initialises resources of which at least one is async."""
     assert initialising is not None
     return initialising
 
@@ -370,7 +370,7 @@ def test_a_context_local_singleton_on_a_lost_resource_is_built_again() -> None:
 
 
 def test_an_opening_that_its_loop_does_not_finish_is_begun_again() -> None:
-    """What was half open on a closed loop does not keep the next run waiting."""
+    """A resource that was half open on a closed loop does not keep the next run waiting."""
     gate: list[asyncio.Future[None]] = []
 
     async def slow() -> AsyncIterator[Session]:

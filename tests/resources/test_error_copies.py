@@ -1,4 +1,4 @@
-"""Copies of exceptions: what they have of the original, and that they hold nothing of where it was raised."""
+"""Copies of exceptions have the fields of the original, and hold no frame of the code that raised it."""
 
 from __future__ import annotations
 

@@ -42,13 +42,13 @@ async def async_error_of(call: Callable[[], Any]) -> object:
 
 
 def in_threads(batcher: Batcher[int, Any], count: int) -> list[Any]:
-    """Give items from one thread each."""
+    """Pass items from one thread each."""
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(lambda item: error_of(lambda: batcher.run(item)), range(count)))
 
 
 def in_tasks(batcher: Batcher[int, Any], count: int) -> list[Any]:
-    """Give items from one task each."""
+    """Pass items from one task each."""
 
     async def main() -> list[Any]:
         return await asyncio.gather(*[async_error_of(lambda item=item: batcher.arun(item)) for item in range(count)])
@@ -57,7 +57,7 @@ def in_tasks(batcher: Batcher[int, Any], count: int) -> list[Any]:
 
 
 def from_one_thread(batcher: Batcher[int, Any], count: int) -> list[Any]:
-    """Give all items from one thread, as a map does."""
+    """Pass all items from one thread, as a map does."""
     entries = batcher.group(waits=False).give([(Given((), item, (), {}), None) for item in range(count)], is_last=True)
     return [error_of(entry.outcome) for entry in entries]
 
@@ -163,7 +163,7 @@ def test_callers_go_on_if_there_is_no_loop_for_their_batch(monkeypatch):
 
 
 async def test_a_batch_whose_task_is_cancelled_before_it_begins_is_carried_out_elsewhere():
-    """A thread that waits in a batch carries it out if the task that was to do so never began."""
+    """A thread that waits in a batch carries it out if the task for the batch never began."""
     batcher = batcher_of(list, 2, is_async=True)
     thread = asyncio.ensure_future(asyncio.to_thread(batcher.run, 1))
     while not batcher.statistics().waiting:
@@ -177,7 +177,7 @@ async def test_a_batch_whose_task_is_cancelled_before_it_begins_is_carried_out_e
 
 
 def test_a_batch_is_carried_out_once():
-    """Of two that would carry a batch out, the second does nothing."""
+    """If two callers carry a batch out, the second does nothing."""
     batcher = Batcher(list, size=2, max_wait=LONG)
     batch = Batch(None, Given((), 1, (), {}), 0.0)
     assert batcher._gathering.begin(batch)

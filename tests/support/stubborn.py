@@ -1,4 +1,4 @@
-"""Exceptions and results that refuse or break what others do with them; each is legal Python that libraries contain."""
+"""Exceptions and results that refuse operations or break them; each is legal Python that libraries contain."""
 
 from __future__ import annotations
 

@@ -14,15 +14,15 @@ __all__ = ["FlowGraph", "GraphNode", "flow_graphs"]
 
 @dataclass(slots=True)
 class GraphNode:
-    """A node, or a flow inside a flow, over all runs that were seen; times in seconds.
+    """A node, or a flow inside a flow, over all runs; times in seconds.
 
     Attributes:
         executions: All executions.
         errors: Executions that failed.
         seconds: Time in all executions.
         computed: Executions that were computed at their first attempt.
-        computed_seconds: Time in those.
-        slowest: The longest of those.
+        computed_seconds: Time in computed executions.
+        slowest: The longest computed execution.
         is_flow: Whether it is a flow inside a flow.
     """
 

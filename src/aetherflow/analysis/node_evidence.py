@@ -101,7 +101,7 @@ def gather_evidence(baseline: Sequence[Job], candidate: Sequence[Job], rules: Ru
 
 
 def _counts(jobs: Iterable[Job]) -> dict[NodeKey, ExecutionCounts]:
-    """Return how many executions all jobs of a side had."""
+    """Return the number of executions of each node over all jobs of a side."""
     together: dict[NodeKey, ExecutionCounts] = {}
     for job in jobs:
         for key, counts in executions_of(job).items():
@@ -133,7 +133,7 @@ def _evidence(
 
 
 def _nothing_computed(key: NodeKey, name: str, side: Side, counts: ExecutionCounts) -> str:
-    """Explain why a side that has executions of a node has no duration to judge; "" if it has, or no executions."""
+    """Return the reason why a side that executed a node has no duration to judge; "" if there is none."""
     if side.jobs or not side.executions:
         return ""
     if counts.computed:
@@ -150,7 +150,7 @@ def _nothing_computed(key: NodeKey, name: str, side: Side, counts: ExecutionCoun
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
-    """Name the kinds that there are executions of, in a fixed order."""
+    """Return the kinds that have executions as text, in a fixed order."""
     return " or ".join(text for kind, text in _KINDS.items() if counts.get(kind)) or "of another kind"
 
 

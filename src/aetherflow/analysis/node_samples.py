@@ -19,7 +19,7 @@ __all__ = ["ExecutionCounts", "NodeKey", "comparable_durations", "durations_of",
 _FEWEST_CALLS: Final = 10
 """Calls in a job below which their median has no error that could be told."""
 _NOTICEABLE: Final = 0.05
-"""Share of cache hits and retried executions from which on a median with them is another one than without them."""
+"""Share of cache hits and retried executions from which they noticeably shift a median."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -82,10 +82,11 @@ def durations_of(job: Job) -> dict[NodeKey, Histogram]:
 
 
 def comparable_durations(jobs: Sequence[Job]) -> list[dict[NodeKey, Histogram]]:
-    """Return the durations of each job, as far as the jobs can be compared with each other.
+    """Return the durations of each job, without the nodes that cannot be compared between the jobs.
 
     Jobs that were recorded before executions had a kind have cache hits and retried executions among their durations.
-    Those of a node are left out if other jobs tell a noticeable share of its executions apart.
+    The durations of a node are left out of such a job if other jobs record a kind for a noticeable share of its
+    executions.
     """
     executions = [executions_of(job) for job in jobs]
     together: defaultdict[NodeKey, ExecutionCounts] = defaultdict(ExecutionCounts)
@@ -105,7 +106,7 @@ def comparable_durations(jobs: Sequence[Job]) -> list[dict[NodeKey, Histogram]]:
 
 
 def executions_of(job: Job) -> dict[NodeKey, ExecutionCounts]:
-    """Return how many executions there were, of all kinds, whether or not they failed."""
+    """Return the number of executions of each node, of all kinds, failed ones included."""
     counts: defaultdict[NodeKey, ExecutionCounts] = defaultdict(ExecutionCounts)
     for series, histogram in job.histograms.items():
         key = _key_of(series)

@@ -27,11 +27,11 @@ WARNING_LIMITS: Final[Mapping[Rate, float]] = {
     "cache_hit_ratio": 0.05,
     "throughput": 0.10,
 }
-"""What is told without being configured: points, and a fraction for throughput."""
+"""Changes from which a rate warns without configuration: points, and a fraction for throughput."""
 _WORSE_ABOVE: Final[frozenset[Rate]] = frozenset({"error_rate", "retry_rate"})
 """Rates that are worse if they rise; the others are worse if they fall."""
 _UNBOUNDED: Final[frozenset[Rate]] = frozenset({"retry_rate", "throughput"})
-"""Rates that are no shares: an execution may be retried several times."""
+"""Rates that are not shares: an execution may be retried several times."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,7 +51,7 @@ class RateResult:
         key: The rate.
         verdict: Whether it became worse.
         limit: The change that is a regression.
-        baseline: What it was over all jobs: a share, retries per execution, or for throughput runs a second.
+        baseline: The rate over all jobs: a share, retries per execution, or for throughput runs per second.
         candidate: What it is.
         change: The difference of shares, or for throughput the change as a fraction.
         p: The chance of that, had it not become worse, adjusted for the number of rates.
@@ -78,8 +78,8 @@ class ObservedRate:
     whole: float
 
     def sample(self, rate: Rate) -> Sample:
-        """Return it on a scale on which changes add up: the logarithm of the odds, or of a rate that is no share."""
-        # Half a case more on either side, so that none, or nothing else, is a number too.
+        """Return it on a scale on which changes add up: the logarithm of the odds, or of a rate that is not a share."""
+        # Half a case is added on either side, so that shares of 0 and 1 have a finite logarithm.
         part, rest = self.part + 0.5, self.whole - self.part + 0.5
         if rate in _UNBOUNDED:
             return Sample(math.log(part / self.whole), 1 / math.sqrt(part), round(self.part))
@@ -110,7 +110,7 @@ def compare_rates(
     sides = [observe_rates(job, ignored) for job in baseline], [observe_rates(job, ignored) for job in candidate]
     results: list[RateResult] = []
     for rate in WARNING_LIMITS:
-        # What never happens on either side has no spread, and would make that of the others look smaller.
+        # Rates that are 0 on both sides have no spread, and would make the spread of the others look smaller.
         present = {key for side in sides for rates in side for key, each in rates.items() if each.part}
         panels = [_panel(side, rate, present) for side in sides]
         shifts = _shifts(panels[0], panels[1], paired=paired).series
@@ -125,7 +125,7 @@ _Observations: TypeAlias = Mapping[RateKey, ObservedRate]
 
 
 def observe_rates(job: Job, ignored: Callable[[str, str, str], bool] = lambda *_: False) -> dict[RateKey, ObservedRate]:
-    """Return the rates of a job, but for those of what is ignored; a cache counts as a node of its name, of no flow."""
+    """Return the rates of a job, except ignored ones; a cache counts as a node with its name and without a flow."""
     rates: dict[RateKey, ObservedRate] = {}
     retries: Counter[tuple[str, str]] = Counter()
     caches: defaultdict[str, Counter[str]] = defaultdict(Counter)

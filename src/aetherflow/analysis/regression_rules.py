@@ -94,7 +94,7 @@ class Rules(_Rule):
     suite: SuiteRule = SuiteRule()
     """What holds for all nodes together."""
     rates: RateLimits = RateLimits()
-    """What fails of error and retry rates, cache hit ratios and throughput."""
+    """Limits beyond which error and retry rates, cache hit ratios and throughput fail a comparison."""
     nodes: Annotated[tuple[NodeRule, ...], Field(alias="node")] = ()
     """What is different for some nodes; the first that covers a node holds."""
 

@@ -23,9 +23,9 @@ class SeenNode:
 
     Attributes:
         executions: All executions.
-        computed: Executions that were computed at their first attempt; the seconds are theirs.
-        seconds: Seconds in them.
-        alone: Seconds in them in which nothing else of their run went on.
+        computed: Executions that were computed at their first attempt.
+        seconds: Seconds in computed executions.
+        alone: Seconds in computed executions during which nothing else of their run was active.
         scope: How what it is injected with is shared.
     """
 
@@ -133,7 +133,7 @@ def _add_execution(node: SeenNode, span: Span) -> None:
 
 
 def _stretches(run: Span, children: Sequence[Span]) -> Iterable[tuple[list[Span], float]]:
-    """Cut a run where a child starts or ends, and yield the children that go on in each piece, and its seconds."""
+    """Cut a run at each start and end of a child; yield the active children and the seconds of each piece."""
     moments = []
     for place, span in enumerate(children):
         start, end = max(run.start, span.start), min(run.end, span.end)

@@ -128,7 +128,7 @@ class Span:
 
     @property
     def is_computed(self) -> bool:
-        """Whether it is no cache hit and took one attempt, so that its duration is that of the work."""
+        """Return whether the span is no cache hit and took one attempt, so that its duration is that of the work."""
         return not self.attributes.get(names.EXECUTION_KIND)
 
     @property

@@ -33,7 +33,7 @@ _TYPICAL_DIFFERENCE: Final = 0.954
 """Median absolute difference of two normal values, in their standard deviation."""
 _WINDOW: Final = 50
 _RATE_LIMIT: Final = 0.10
-"""The smallest change of the odds, as a fraction, that is looked for in rates."""
+"""The smallest change of the odds, as a fraction, that counts as a change of a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ChangePoint:
         run: The name of that run.
         time: When it began, in nanoseconds since the epoch.
         revision: The commit that it was of; None where that is not known.
-        change: From the level before to the new one, as a fraction; of a rate the difference.
+        change: From the previous level to the new one, as a fraction; for a rate, the difference.
     """
 
     index: int
@@ -76,8 +76,8 @@ class RateTrend:
 
     Attributes:
         key: The rate.
-        values: What it was, by index of the run; not every run has it.
-        changes: Where it changed for good, by the limit from which on the gate warns.
+        values: The values of the rate by index of the run; a run without the rate has none.
+        changes: Lasting changes, of at least the size from which the gate warns.
     """
 
     key: RateKey
@@ -111,7 +111,7 @@ def find_trends(jobs: Sequence[Job], *, limit: float = 0.10, method: Method = "s
 
 
 def find_rate_trends(jobs: Sequence[Job], *, method: Method = "steps") -> list[RateTrend]:
-    """Find how hit ratios, retry rates and error rates went.
+    """Find lasting changes of hit ratios, retry rates and error rates.
 
     Args:
         jobs: The runs, the oldest first.

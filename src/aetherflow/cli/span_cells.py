@@ -103,7 +103,7 @@ def note_of(spans: Sequence[Span], known: Collection[str], inside: int = 0) -> T
 
 
 def _result_of(span: Span) -> str:
-    """The result as it is noted; that of an expected exception with its type."""
+    """Return the result as text; for an expected exception, with its type."""
     if expected := span.expected_type:
         return f"expected {printable(expected)}"
     return _text(span, names.NODE_RESULT) or _text(span, names.RUN_RESULT)

@@ -26,7 +26,7 @@ class Row:
         name: What it is called, from the general to the particular.
         rate: What it did, a second.
         errors: What of that failed, a second.
-        p50: What half of the durations of computed executions do not exceed, in seconds; None if there were none.
+        p50: Median duration of computed executions, in seconds; None if there were none.
         p95: What 95 % of them do not exceed.
         busy: Seconds spent, a second.
         total: What it has done since it began.

@@ -90,7 +90,7 @@ def _name(trend: Trend) -> str:
 
 
 def _rated(rate: RateTrend) -> str:
-    """Name the node or the cache that a rate is of."""
+    """Return the name of the node or cache of a rate."""
     return "/".join(filter(None, (rate.key.flow, rate.key.name)))
 
 

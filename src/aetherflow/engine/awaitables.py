@@ -1,7 +1,7 @@
 """Awaitable results of functions that are not coroutine functions, such as a plain decorator around an ``async def``.
 
-Nobody can know before a call that it returns an awaitable, so every result is looked at. The usual result costs one
-look-up of its type in `PLAIN_TYPES`, which the callers write out.
+Only after a call is it known whether the result is an awaitable, so every result is examined. Usually this costs one
+look-up of its type in `PLAIN_TYPES`, which is written out in each caller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PLAIN_TYPES", "awaited", "is_awaitable", "is_coroutine_function", "m
 __all__ += ["resolved", "resolving"]
 
 PLAIN_TYPES: Final[set[type]] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
-"""Types of results that are not awaitable: those of the past, `MAX_PLAIN_TYPES` at most."""
+"""Types of earlier results that are not awaitable, at most `MAX_PLAIN_TYPES`."""
 
 MAX_PLAIN_TYPES: Final = 1024
 
@@ -47,7 +47,7 @@ def is_awaitable(value: object) -> bool:
 
 
 async def awaited(value: Any) -> Any:
-    """Await a value, and what that returns, until it is not awaitable."""
+    """Await a value, then its result, until a result is not awaitable."""
     while is_awaitable(value):
         value = await value
     return value
@@ -59,7 +59,7 @@ def resolved(value: Any) -> Any:
 
 
 def resolving(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a synchronous function that awaits awaitable results of another one on a background loop.
+    """Return a synchronous function that awaits awaitable results of a function on a background loop.
 
     Caches, attempts and time limits are about the result itself, so it has to be there when the function returns.
     """
@@ -78,7 +78,7 @@ def resolving(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_coroutine_function(function: object) -> bool:
     """Return whether a callable is, or is marked as, a function whose calls return coroutines."""
-    if sys.version_info >= (3, 14):  # where the function of asyncio is deprecated
+    if sys.version_info >= (3, 14):  # the function of asyncio is deprecated there
         return inspect.iscoroutinefunction(function)
     return asyncio.iscoroutinefunction(function)
 

@@ -80,29 +80,29 @@ class Channel:
             BaseException: What the sender ended with.
             StreamClosing: It is cut.
         """
-        while type(found := self._take(_BLOCKING)) is ThreadWaiter:
-            found.wait(None)
-        if found is _End:
+        while type(item := self._take(_BLOCKING)) is ThreadWaiter:
+            item.wait(None)
+        if item is _End:
             raise StopIteration
-        return found
+        return item
 
     async def areceive(self) -> Any:
-        """Do what :meth:`receive` does, waiting without blocking the event loop; ``StopAsyncIteration`` at the end.
+        """Take the next item without blocking the event loop; raise ``StopAsyncIteration`` at the end.
 
         Raises:
             LeakedStop: The sender ended with a ``StopAsyncIteration``.
         """
         try:
-            while type(found := self._take(_AWAITING)) is TaskWaiter:
-                await found.wait(None)
+            while type(item := self._take(_AWAITING)) is TaskWaiter:
+                await item.wait(None)
         except StreamClosing:
             _Task.told()
             raise
         except StopAsyncIteration as error:
             raise LeakedStop(error) from error
-        if found is _End:
+        if item is _End:
             raise StopAsyncIteration
-        return found
+        return item
 
     def cut(self) -> None:
         """Have both sides stop: nothing more is sent or received."""
@@ -300,7 +300,7 @@ def _end(channel: Channel, error: BaseException | None) -> BaseException | None:
 
 
 def _finish(done: Future[BaseException | None], failure: BaseException | None) -> None:
-    """Report to whoever closes what failed then; what nobody receives cannot fail to be made."""
+    """Report a failure of closing to the caller that closes; an item that nobody receives is no failure."""
     done.set_result(failure if failure is not None and is_error(failure, Exception) else None)
 
 

@@ -75,7 +75,7 @@ class Driver(Protocol):
         ...
 
     async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
-        """Give items to a batcher, and wait for the batches that they fill; for all items if these are the last."""
+        """Pass items to a batcher and wait for the batches that they fill; if they are the last items, for all."""
         ...
 
     async def resolve(self, value: Any) -> Any:
@@ -137,7 +137,7 @@ class _Opening:
 
 
 def _may_pull(result: Any) -> bool:
-    """Return whether a result is an iterator, or holds some as the results of a fan-out or map do."""
+    """Return whether a result is an iterator, or contains iterators, as the results of a fan-out or map may."""
     parts = result.values() if type(result) is dict else result if type(result) in (list, tuple) else ()
     return any(issubclass(type(part), Iterator | AsyncIterator) for part in (result, *parts))
 
@@ -184,7 +184,7 @@ class SyncDriver(_Opening):
         return run_coroutine(partial(driver.side_by_side, stop_on_error=stop_on_error), work(driver), limit)
 
     async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
-        """Give items to a batcher, and block for the batches."""
+        """Pass items to a batcher and block until the batches have ended."""
         return run_coroutine(group.agive, calls, is_last) if group.is_async else group.give(calls, is_last)
 
     async def resolve(self, value: Any) -> Any:
@@ -259,7 +259,7 @@ class AsyncDriver(_Opening):
         return await self.side_by_side(work(self), limit, stop_on_error=stop_on_error)
 
     async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
-        """Give items to a batcher, and await the batches."""
+        """Pass items to a batcher and await the batches."""
         return await group.agive(calls, is_last)
 
     async def resolve(self, value: Any) -> Any:

@@ -12,7 +12,7 @@ __all__ = ["Feed", "LeakedStop", "feed_of"]
 
 
 class LeakedStop(Exception):  # noqa: N818  # not an error for users: a stream replaces it
-    """Carries a ``StopAsyncIteration`` that an item's maker raised as an error, which would look like the end.
+    """A wrapper around a ``StopAsyncIteration`` that was raised as an error, and would look like the end of the stream.
 
     Args:
         error: The exception.
@@ -23,7 +23,7 @@ class LeakedStop(Exception):  # noqa: N818  # not an error for users: a stream r
         self.error = error
 
     def visible(self) -> RuntimeError:
-        """Return the error that asynchronous code gets instead, as that of an asynchronous generator does."""
+        """Return the error that asynchronous code gets instead, as from an asynchronous generator."""
         return RuntimeError("generator raised StopAsyncIteration")
 
 
@@ -45,7 +45,7 @@ class Feed(Protocol):
         ...
 
     def apull(self) -> Awaitable[Any]:
-        """Return the next item; ``StopAsyncIteration`` where there is none, :class:`LeakedStop` if that is an error."""
+        """Return the next item; raise ``StopAsyncIteration`` at the end, :class:`LeakedStop` if that is an error."""
         ...
 
     def close(self) -> None:

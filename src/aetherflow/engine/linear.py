@@ -49,7 +49,7 @@ def run_metered(plan: Plan, slots: Slots) -> Any:
 
 @shows_chain
 def run_detailed(plan: Plan, slots: Slots) -> Any:
-    """Do the same with a chain of which some nodes report details: those with a cache or retries."""
+    """Run a chain with metrics only, in which the nodes with a cache or retries report details."""
     started = before = perf_counter_ns()
     value = details = None
     try:

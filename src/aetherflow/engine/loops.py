@@ -153,7 +153,7 @@ _CONTEXT_LOCAL: Final = frozenset({"_storage", "_cvar"})
 
 
 def run_coroutine_in_context(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
-    """Do what `run_coroutine` does, and keep the objects local to a context that the coroutine has created.
+    """Run a coroutine as `run_coroutine` does, and keep the objects local to a context that the coroutine has created.
 
     A coroutine on another thread runs in a copy of the calling context, so that they would be lost.
     """

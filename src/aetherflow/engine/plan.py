@@ -23,7 +23,7 @@ __all__ += ["SubOp", "holds"]
 Slots = list[Any]
 
 PrepareSlots: TypeAlias = Callable[[Slots], Coroutine[Any, Any, Slots]]
-"""Awaits the injected objects of an execution and returns a copy of the slots that gives them."""
+"""A coroutine function that awaits the injected objects of an execution and returns a copy of the slots with them."""
 
 
 class _Unset:

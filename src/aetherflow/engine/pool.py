@@ -160,7 +160,7 @@ class ThreadPool:
     def call(self, function: Callable[..., Any], *arguments: Any) -> PoolFuture:
         """Call a function on a thread; return the future of its outcome.
 
-        The future itself never fails: one that does tests the truth of its exception, and loses a false one.
+        The future itself never fails: a failed future tests the truth of its exception, and loses a false one.
         """
         future = PoolFuture(self)
 

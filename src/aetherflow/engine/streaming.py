@@ -35,11 +35,11 @@ Ended = Callable[[BaseException | None], None]
 
 
 class StreamClosing(GeneratorExit):
-    """Raised by the pull of a stream that is being closed, unlike a ``GeneratorExit`` that user code raises."""
+    """The exception of a pull whose stream is being closed, unlike a ``GeneratorExit`` that user code raises."""
 
 
 class _ExitFailure(Exception):  # noqa: N818  # it has the name of the exception that it stands for
-    """Stands on spans for a ``GeneratorExit`` that the code of a stage raised, which would count as a cancellation."""
+    """A stand-in on spans for a ``GeneratorExit`` from the code of a stage, which would count as a cancellation."""
 
 
 _ExitFailure.__name__ = _ExitFailure.__qualname__ = GeneratorExit.__name__
@@ -119,7 +119,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing has been pulled."""
+        """Return whether nothing has been pulled yet."""
         return self._state is _State.NEW
 
     def on_end(self, ended: Ended) -> None:
@@ -250,7 +250,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co]):
         await self._settle(failure, awaiting=awaiting)
 
     def _pause(self) -> None:
-        """Leave a pull that is being closed; whoever closes it ends the stream."""
+        """Leave a pull that is being closed; the caller that closes it ends the stream."""
         self._state = _IDLE if self._state is _PULLED else self._state
 
     # --- closing -----------------------------------------------------------------------------------------------
@@ -406,8 +406,8 @@ def _on_span(failure: BaseException | None) -> BaseException | None:
 def _is_awaited(frame: FrameType) -> bool:
     """Return whether the current task awaits a coroutine, given the frame that executes it.
 
-    A ``GeneratorExit`` in a coroutine that is awaited was raised by the code that it awaits. A coroutine that is thrown
-    away gets it from outside, and must not await anything then: its frame was called by any other code.
+    A ``GeneratorExit`` in a coroutine that is awaited was raised by the code that it awaits. A coroutine that is
+    discarded gets the exception from outside, and must not await anything then: other code has called its frame.
     """
     try:
         task = asyncio.current_task()

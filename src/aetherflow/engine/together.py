@@ -22,11 +22,11 @@ Calls: TypeAlias = list[tuple[Given, SpanContext | None]]
 
 
 _Execution: TypeAlias = tuple[Observation, Outcome, object]
-"""An execution whose item has been given, or is about to be: its observation, its outcome and its active node."""
+"""An execution whose item is passed to a batcher: its observation, its outcome and its active node."""
 
 
 class Submitter(Protocol):
-    """A driver, as far as batches need it."""
+    """The part of a driver that batches need."""
 
     async def give(self, group: ItemGroup, calls: Calls, is_last: bool) -> Sequence[Entry]:
         """Pass items to a batcher, each with its span, and wait for the batches that they fill, or for all."""
@@ -45,13 +45,13 @@ async def observed_together(
     stop_on_error: bool,
     waits: bool = True,
 ) -> list[Outcome]:
-    """Execute a batched node many times; the items are given in lists of as many as a batch has room for.
+    """Execute a batched node many times, passing its items on in lists that fill a batch.
 
     Args:
         observer: What observes each execution.
         executions: The node, maybe as it was planned for different runs, and the slots of each; at least one.
         driver: Passes the items to its batcher.
-        stop_on_error: Whether no more items are given once an execution has failed.
+        stop_on_error: Whether no more items are passed on once an execution has failed.
         waits: Whether the last batch waits to be filled by items of other callers.
     """
     gather = executions[0][0].gather
@@ -66,16 +66,16 @@ async def observed_together(
         while not is_last:
             stop = min(start + group.room(), len(executions))
             if stop_on_error and any(outcome.error is not None for outcome in outcomes[:start]):
-                stop, is_last = start, True  # only those are waited for that have been given
+                stop, is_last = start, True  # wait only for the items passed so far
             is_last = is_last or stop == len(executions)
             calls: Calls = []
             for (op, slots), outcome in zip(executions[start:stop], outcomes[start:stop], strict=True):
                 key = begin_apart(op.site)
-                seen = begun(observer, op, slots, parent)
-                execution = (seen, outcome, key)
+                observation = begun(observer, op, slots, parent)
+                execution = (observation, outcome, key)
                 try:
-                    calls.append((await _given(op, slots, seen, driver), seen.context))
-                except Exception as error:  # noqa: BLE001  # that of one execution: the others go on
+                    calls.append((await _given(op, slots, observation, driver), observation.context))
+                except Exception as error:  # noqa: BLE001  # one execution fails, the others continue
                     _end(execution, error)
                 else:
                     waiting.append(execution)
@@ -95,29 +95,29 @@ def _has_settled(execution: _Execution, entry: Entry) -> bool:
     error = entry.error
     if error is None and entry.result is NOTHING:
         return False
-    seen, outcome, _ = execution
-    seen.set(entry.placement.attributes())
+    observation, outcome, _ = execution
+    observation.set(entry.placement.attributes())
     outcome.value, outcome.done = None if error is not None else entry.result, error is None
     _end(execution, error)
     return True
 
 
 def _end(execution: _Execution, error: BaseException | None) -> None:
-    seen, outcome, key = execution
+    observation, outcome, key = execution
     outcome.error = error
     try:
-        seen.end_apart(error)
+        observation.end_apart(error)
     finally:
         end_apart(key)
 
 
-async def _given(op: CallOp, slots: Slots, seen: Observation, driver: Submitter) -> Given:
+async def _given(op: CallOp, slots: Slots, observation: Observation, driver: Submitter) -> Given:
     gather = op.gather
     assert gather is not None  # as above
     if not op.injected:
         return gather.given(slots)
-    token = seen.enter()  # what providers do belongs to the execution
+    token = observation.enter()  # what providers do belongs to the execution
     try:
         return gather.given(slots if op.prepare is None else await driver.prepared(op, slots))
     finally:
-        seen.leave(token)
+        observation.leave(token)

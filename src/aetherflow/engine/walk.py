@@ -198,9 +198,9 @@ def _is_list(value: Any) -> bool:
 
 
 def _choose(op: BranchOp, value: Any) -> Op:
-    """Return the alternative that stands for a value.
+    """Return the alternative for a value.
 
-    A value that has no hash, such as a list, stands for none. An error that its ``__hash__`` or ``__eq__`` raises is
+    A value without a hash, such as a list, selects no choice. An error that its ``__hash__`` or ``__eq__`` raises is
     raised here, too.
     """
     if _has_no_hash(value):

@@ -34,11 +34,11 @@ class AwaitedParameter(NamedTuple):
 
 
 def bind_providers(task: Task, binding: Binding, providers: Providers) -> list[AwaitedParameter]:
-    """Check what providers give that may be async, and return the parameters whose objects have to be awaited.
+    """Add checks for objects of providers that may be async, and return the parameters that have to be awaited.
 
     Args:
         task: The node.
-        binding: The sources of its arguments; gets the checks.
+        binding: The sources of its arguments, to which the checks are added.
         providers: The providers of the flow.
     """
     parameters = []
@@ -100,7 +100,7 @@ async def _off_loop(invoke: Callable[[Slots], Any], slots: Slots) -> Any:
 
 
 def _preparation(task: Task, parameters: Sequence[AwaitedParameter]) -> PrepareSlots:
-    """Return a function that awaits the injected objects; the slots that it returns give them in place of providers."""
+    """Return a function that awaits the injected objects and returns slots with them in place of their providers."""
     is_sync = task.declared in (Kind.SYNC, Kind.STREAM)
 
     async def prepare(slots: Slots) -> Slots:

@@ -74,7 +74,7 @@ class Batched:
         places = self.parameters[len(lead) : len(lead) + 1]
         item = places[0].name if places else "items"
         if item not in kwargs:
-            raise TypeError(f"{self._name}() misses its item, the argument {item!r}")
+            raise TypeError(f"{self._name}() is missing its item, the argument {item!r}")
         named = dict(kwargs)
         return Given(lead, named.pop(item), (), named)
 

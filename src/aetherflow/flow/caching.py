@@ -93,7 +93,9 @@ class _Keys:
         try:
             hash(key)
         except TypeError:
-            raise CacheKeyError(self.node, "what CachePolicy(key=…) gave", key, "anything that has a hash") from None
+            raise CacheKeyError(
+                self.node, "the result of CachePolicy(key=…)", key, "anything that has a hash"
+            ) from None
         return key
 
     def default_key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Hashable, ...]:
@@ -119,7 +121,7 @@ class _Keys:
     ) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]:
         """Return the value of each parameter, further positional arguments, and further ones by name.
 
-        A parameter that does not count, or has no value, is given ``inspect.Parameter.empty``.
+        The value of a parameter that does not count, or has none, is ``inspect.Parameter.empty``.
         """
         more = dict(kwargs)
         values = {}
@@ -168,7 +170,7 @@ class _MethodKeys:
     """The way from the arguments of a method's execution to a key, which does not keep the instance alive.
 
     Args:
-        keys: The same for the arguments after the instance.
+        keys: The keys of the arguments after the instance.
         instance: The instance.
         refs: The weak references to all instances.
     """
@@ -224,7 +226,7 @@ class _Methods:
     """The keys of a function as a method.
 
     Args:
-        keys: Those for the arguments after the instance.
+        keys: The keys of the arguments after the instance.
         place: The class body that the function is defined in, if it is defined in one.
         refs: The weak references to all instances.
     """
@@ -235,7 +237,7 @@ class _Methods:
 
     @classmethod
     def of(cls, keys: _Keys) -> _Methods:
-        """Return those for the keys of the function itself."""
+        """Return the keys of a function as a method, from its keys as a plain function."""
         return cls(
             replace(keys, parameters=keys.parameters[1:], variants=set()), MethodPlace.of(keys.func), InstanceRefs()
         )
@@ -298,10 +300,10 @@ class _Cached:
     """A function whose results are cached; calling it asks the cache first.
 
     Args:
-        call: The function, or what its instance is given to.
+        call: The function, or a function that takes the instance and calls it.
         cache: The cache.
-        keys: The way to a key.
-        methods: The same for calls on an instance; None if this is bound to one.
+        keys: The way from arguments to a key.
+        methods: The keys of calls on an instance; None if this is bound to an instance.
         unwraps: Whether `call` takes an instance as it is, rather than as a `BoundTo`.
     """
 
@@ -333,7 +335,7 @@ class _Cached:
         return type(self)(self.call, self.cache, self.keys.sparing(names), methods, unwraps=self.unwraps)
 
     def bound(self, instance: object) -> Callable[..., Any]:
-        """Return the same for calls on an instance."""
+        """Return a cached function for calls on an instance."""
         if self.methods is None:  # bound already, and so the instance is an argument like others
             return partial(self, instance)
         call = partial(self.call, instance if self.unwraps else BoundTo(instance))

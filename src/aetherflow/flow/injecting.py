@@ -102,7 +102,7 @@ def nature_of(provider: AnyProvider) -> tuple[ProviderScope, bool, bool, Awaitin
     """Return all that a plan depends on in a provider, which an override may change.
 
     Returns:
-        Its scope, whether it may open resources, whether it gives something that is local to a context, and whether its
+        Its scope, whether it may open resources, whether its object is local to a context, and whether the
         object has to be awaited.
     """
     return scope_of(provider), has_resources(provider), bool(context_locals_of(provider)), awaiting_of(provider)

@@ -52,8 +52,8 @@ def run_many(
 
     Args:
         run: Runs the flow on one input.
-        inputs: Taken one by one, as they are needed. If they raise an exception, it comes after the outputs of the
-            inputs before it.
+        inputs: Taken one by one, as they are needed. If the iterable raises an exception, it comes after the
+            outputs of the inputs before it.
         name: What the progress bar is called.
         max_workers: Runs in flight at most.
         ordered: Whether outputs come in the order of the inputs.

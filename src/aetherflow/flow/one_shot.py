@@ -17,7 +17,7 @@ _ITERATION: Final = frozenset({"aclose", "asend", "athrow", "close", "send", "th
 
 
 def error_of_used_stream(node: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> StreamError | None:
-    """Return the error for another attempt with arguments of which one has been read; None if that is safe.
+    """Return the error for another attempt if one of its arguments has been read; None if the attempt is safe.
 
     The results of a fan-out, and other lists, tuples and mappings, are searched one level deep. An iterator with
     public methods beside those of iteration, such as an open file or a cursor, is left to the function.

@@ -1,4 +1,4 @@
-"""The instance that a method of a node is called on: how its call is bound, never how its first parameter is named."""
+"""The instance of a method call: the binding of the call decides it, never the name of the first parameter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["BoundTo", "MethodPlace"]
 
 
 class BoundTo:
-    """Stands for the instance in a call of a bound method, as the first positional argument."""
+    """A stand-in for the instance in a call of a bound method, passed as the first positional argument."""
 
     __slots__ = ("instance",)
 
@@ -53,7 +53,7 @@ class MethodPlace:
         return issubclass(kind, type) and isinstance(self._attribute(value), classmethod)  # type: ignore[arg-type]
 
     def _attribute(self, kind: type) -> object:
-        """Return the function as the class has it, if a class is the one of this place or inherits from it."""
+        """Return the function as an attribute of the class of this place; None if ``kind`` does not inherit from it."""
         for base in kind.__mro__:
             if base.__qualname__ == self.path and base.__module__ == self.module:
                 return vars(base).get(self.name)

@@ -1,4 +1,4 @@
-"""Nodes and flows by name: how one is pickled, and found again in another process."""
+"""Pickling of nodes and flows by name, and their look-up in another process."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def node_reference(node: object, step: Step, name: str) -> tuple[Any, ...]:
         for path, value in list(getattr(sys.modules.get(module), "__dict__", {}).items()):
             if value is node:
                 return _node_at, (module, path)
+    label = "node" if isinstance(step, Call) else "flow"
     raise PicklingError(
-        f"node {name!r} cannot be pickled: a node is pickled by its name in a module, and no module has it; assign it "
-        f"to a name at the top of a module"
+        f"{label} {name!r} cannot be pickled: a {label} is pickled by its name in a module, and no module has it; "
+        f"assign it to a name at the top of a module"
     )
 
 
@@ -50,8 +51,8 @@ def _method_name(func: MethodType, node: object, name: str) -> str:
     if type(bound) is type(node) and getattr(bound, "func", None) == func and getattr(bound, "name", "") == name:
         return attribute
     raise PicklingError(
-        f"node {name!r} cannot be pickled: it is a method of a {type(func.__self__).__qualname__}, which has another "
-        f"attribute of the name {attribute!r}; give the node the name of its function"
+        f"node {name!r} cannot be pickled: it is a method of a {type(func.__self__).__qualname__}, whose "
+        f"attribute {attribute!r} is something else; use the name of the function as the name of the node"
     )
 
 

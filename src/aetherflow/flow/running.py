@@ -77,7 +77,7 @@ class NoInput(Enum):
 
 
 NO_INPUT: Final = NoInput.NO_INPUT
-"""Stands for the input of a run that has none; None is an input like any other."""
+"""The input of a run without inputs; None is an input like any other."""
 
 
 class _Value:

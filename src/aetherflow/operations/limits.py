@@ -38,7 +38,7 @@ class _Kind:
 
     @property
     def has_kinds(self) -> bool:
-        """Whether cache hits and retried executions are among what is measured, and told apart."""
+        """Return whether the metric includes cache hits and retried executions, and tells them apart by kind."""
         return names.EXECUTION_KIND in self.metric.attributes
 
     @property

@@ -88,7 +88,7 @@ class Query:
         return replace(self, matchers=(*self.matchers, *matchers))
 
     def computed(self, metric: MetricDefinition) -> Self:
-        """Return the same over executions that were computed at their first attempt; all if the metric has no kinds.
+        """Return the query over executions computed at their first attempt; over all if the metric has no kinds.
 
         An absent label equals "", so that series recorded before there were kinds match too.
         """

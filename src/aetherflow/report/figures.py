@@ -101,7 +101,7 @@ def bars(histogram: Histogram) -> list[tuple[float, float, int]]:
 
 
 def latencies(jobs: Sequence[Job], spans: Iterable[Span]) -> list[dict[str, Any]]:
-    """Return how long runs and nodes took: all of them if metrics say so, else those whose spans there are.
+    """Return the durations of runs and nodes, from metrics if there are any, else from spans.
 
     Times are of the executions that were computed at their first attempt; cache hits and retried ones are counted.
 
@@ -162,7 +162,7 @@ class _Executions:
 
 
 def _durations_of(spans: Iterable[Span]) -> dict[tuple[tuple[str, str, str], bool, str], list[float]]:
-    """Return durations by what they are of, whether it failed, and the kind of execution."""
+    """Return the durations of spans by subject, by whether they failed, and by the kind of execution."""
     durations: defaultdict[tuple[tuple[str, str, str], bool, str], list[float]] = defaultdict(list)
     for span in spans:
         kind = str(span.attributes.get(names.EXECUTION_KIND, ""))

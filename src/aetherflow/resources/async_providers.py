@@ -1,4 +1,4 @@
-"""Providers that give awaitables: how to recognise them, and how to await the object that is injected.
+"""Providers that return awaitables: their recognition, and the awaiting of the object that is injected.
 
 dependency-injector creates an asyncio future in many providers that depend on an async one, bound to the event loop
 that runs at that moment. Only singletons have to go that way, because they store the future themselves; all other
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Awaiting: TypeAlias = Literal["never", "unknown", "async"]
-"""Whether the object of a provider has to be awaited: never, as far as can be told only by calling it, or always."""
+"""The need to await the object of a provider: never, known only after calling the provider, or always."""
 
 _MAKERS: Final = (providers.BaseResource, providers.BaseSingleton, providers.Factory, providers.Callable)
 _CONSTANTS: Final = (
@@ -74,7 +74,7 @@ _DERIVED: Final = (
 
 
 def is_async(provider: AnyProvider) -> bool:
-    """Return whether calling a provider gives an awaitable, as far as its own declaration shows."""
+    """Return whether calling a provider returns an awaitable, as far as its own declaration shows."""
     if isinstance(provider, providers.Coroutine):
         return True
     if type(provider) is providers.Object:
@@ -136,7 +136,7 @@ def _called_by(provider: AnyProvider) -> Iterator[AnyProvider]:
 def _next_calls(provider: AnyProvider, *, within_resource: bool = False) -> Iterator[AnyProvider]:
     """Yield the providers that a call of an effective provider may call directly, by default none for a resource."""
     if isinstance(provider, (providers.Delegate, providers.Container)):
-        return  # given as it is
+        return  # the object is injected as it is
     if isinstance(provider, providers.BaseResource) and not within_resource:
         return  # opened before
     for related in provider.related:
@@ -176,7 +176,7 @@ def call_sync(provider: AnyProvider, node: str, parameter: str) -> Any:
         parameter: The parameter of the node.
 
     Raises:
-        ConfigurationError: The provider gave an awaitable.
+        ConfigurationError: The provider returned an awaitable.
     """
     try:
         value = provider()
@@ -200,7 +200,7 @@ def _is_raised_for_future(error: RuntimeError) -> bool:
 def refuse_awaitable(
     value: object, provider: AnyProvider, node: str, parameter: str, cause: BaseException | None = None
 ) -> NoReturn:
-    """Raise the error about a provider that gave an awaitable although nothing in its declaration is async.
+    """Raise the error about a provider that returned an awaitable although nothing in its declaration is async.
 
     Raises:
         ConfigurationError: Always.
@@ -211,8 +211,8 @@ def refuse_awaitable(
         value.cancel()
     result = "a future" if value is None else f"a {type(value).__name__}"
     raise ConfigurationError(
-        f"node {node!r}, parameter {parameter!r}: {provider} gave {result}, but its declaration does not show that it "
-        f"is async; declare it with an `async def` function or providers.Coroutine"
+        f"node {node!r}, parameter {parameter!r}: {provider} returned {result}, but its declaration does not show that "
+        f"it is async; declare it with an `async def` function or providers.Coroutine"
     ) from cause
 
 
@@ -222,13 +222,13 @@ def refuse_awaitable(
 async def value_of(provider: AnyProvider) -> Any:
     """Return the object of a provider, awaited if it has to be; run this on the event loop that may use the object.
 
-    A singleton of an async function gives one object on all event loops.
+    A singleton of an async function has one object on all event loops.
 
     Args:
         provider: Any provider, overridden or not.
 
     Raises:
-        Exception: What the functions of the providers raised.
+        Exception: The exception of a function of the providers.
     """
     current = effective_provider(provider)
     if awaiting_of(current) == "never":
@@ -249,7 +249,7 @@ async def value_of(provider: AnyProvider) -> Any:
 
 
 async def _derived_value(provider: Any) -> Any:
-    """Return what a ``provided`` provider takes from the object of another one."""
+    """Return the part that a ``provided`` provider takes from the object of another provider."""
     value = await value_of(provider.provides)
     if isinstance(provider, providers.AttributeGetter):
         return getattr(value, str(provider.name))
@@ -275,7 +275,7 @@ async def _named_arguments(provider: Any) -> dict[str, Any]:
 
 
 async def _call(provider: providers.Factory[Any]) -> Any:
-    """Do what calling a factory, a callable or a coroutine provider does, and await the result."""
+    """Call a factory, a callable or a coroutine provider, and await the result."""
     function = cast("Callable[..., Any]", provider.provides)
     value = await result_of(function(*await _arguments(provider), **await _named_arguments(provider)))
     for name, attribute in getattr(provider, "attributes", {}).items():
@@ -295,7 +295,7 @@ _creation = threading.RLock()
 """Held while a singleton is called, never while its object is awaited."""
 
 
-def _renew_lock() -> None:  # in a forked child nobody holds it any more
+def _renew_lock() -> None:  # no thread of a forked child holds it
     global _creation  # noqa: PLW0603  # the module is its one holder
     _creation = threading.RLock()
 

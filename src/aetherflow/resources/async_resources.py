@@ -1,4 +1,4 @@
-"""Async resources of a context: the event loop that each belongs to, and how they are opened, reopened and closed."""
+"""Async resources of a context: their event loops, and how they are opened, reopened and closed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["AnyResource", "AsyncResources", "Loop", "RunLoop", "in_opening_order
 AnyResource: TypeAlias = providers.BaseResource[Any]
 Loop: TypeAlias = asyncio.AbstractEventLoop
 RunLoop: TypeAlias = Callable[[], Loop | None]
-"""Returns the event loop of a run; None if it is not known yet."""
+"""A function that returns the event loop of a run; None if it is not known yet."""
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Owner(NamedTuple):
 class AsyncResources:
     """The async resources of one context.
 
-    Each belongs to the event loop that opened it. Once opened, its provider gives the object itself, not an awaitable.
+    Each belongs to the event loop that opened it. Once it is open, its provider returns the object, not an awaitable.
 
     Args:
         lock: Held while the state changes; the context holds it when it opens its other resources.
@@ -86,7 +86,7 @@ class AsyncResources:
         return None if owner is None else owner.loop
 
     def is_open(self, resource: AnyResource) -> bool:
-        """Return whether the provider of an async resource gives its object."""
+        """Return whether the provider of an async resource returns its object."""
         owner = self._owners.get(resource)
         return owner is not None and owner.opening is None and not resource.is_async_mode_enabled()
 
@@ -128,8 +128,8 @@ class AsyncResources:
                 user = loop()
                 if user is not None and owner.loop is not user:
                     reason = (
-                        "use one context for each event loop, or shut the context down on the first event loop before "
-                        "the second one needs it"
+                        "use one context for each event loop, or shut the context down with `await "
+                        "context.shutdown_resources()` before another event loop needs it"
                     )
                     raise ResourceError(self._name_of(resource), str(owner), _description(user), reason)
 
@@ -145,7 +145,7 @@ class AsyncResources:
             raise ResourceError(self._name_of(resource), str(owner), "a synchronous run", reason)
 
     def check_singletons(self, needs: Iterable[AnyProvider], loop: RunLoop) -> None:
-        """Have no run take a singleton that holds a resource of a closed event loop.
+        """Keep a run from taking a singleton that holds a resource of a closed event loop.
 
         Args:
             needs: The providers of the run.
@@ -168,7 +168,7 @@ class AsyncResources:
                 continue
             reason = (
                 f"the thread-local singleton {self._name_of(singleton)!r} may hold the closed resource in any thread; "
-                f"shut the context down before its event loop ends, or use a Singleton"
+                f"create a new context, and shut each context down before its event loop ends; or use a Singleton"
             )
             user = loop()
             needed_on = "a run" if user is None else _description(user)
@@ -214,7 +214,7 @@ class AsyncResources:
 
         Raises:
             ResourceError: A resource belongs to another event loop.
-            Exception: What opening a resource raised; it is as if it had never been opened then.
+            Exception: Opening a resource raised it; the resource is then as if it had never been opened.
         """
         for resource in in_opening_order(resources):
             if isinstance(resource, providers.ContextLocalResource):
@@ -259,7 +259,7 @@ class AsyncResources:
         """Shut resources down in this order, async ones on their event loops; never suspends if all are sync.
 
         Raises:
-            Exception: What shutting a resource down raised, after all others were shut down.
+            Exception: Shutting a resource down raised it; all others were shut down before.
         """
         failures = []
         for resource in resources:

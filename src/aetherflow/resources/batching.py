@@ -196,7 +196,7 @@ class Batcher(Generic[T, R]):
         return self._came(entry)
 
     def group(self, *, waits: bool = True) -> ItemGroup:
-        """Return a group of items, for a caller that gives many.
+        """Return a group of items, for a caller that has many.
 
         Args:
             waits: Whether its last batch waits to be filled by items of other callers.

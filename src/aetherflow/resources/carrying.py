@@ -119,13 +119,13 @@ class Carrier:
             self._release(batch)
 
     def interrupt(self, batch: Batch, error: BaseException) -> None:
-        """Fail the items of a batch that an error kept from being begun."""
+        """Fail the items of a batch that an error kept from starting."""
         if self._gathering.begin(batch):
             self._fail(batch, error)
             self._release(batch)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        """Give an error to the items of a batch that have no outcome."""
+        """Fail the items of a batch that have no outcome."""
         if not is_error(error, Exception):
             interruption = BatchInterruptedError(self._name, error)
             interruption.__cause__ = error
@@ -187,7 +187,7 @@ class Carrier:
         if type(results) is not list:
             if not _is_list(results) or len(results) != len(entries):
                 raise BatchResultError(self._name, len(entries), results)
-            results = list(results)  # whose number may still be another one
+            results = list(results)  # a subclass may report another length
         if len(results) != len(entries):
             raise BatchResultError(self._name, len(entries), results)
         return results  # type: ignore[no-any-return]  # the function's own

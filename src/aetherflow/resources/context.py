@@ -64,7 +64,7 @@ class FlowContextInstance(_Closing, containers.DynamicContainer):
     failure, or an `ExceptionGroup` of several, is raised.
 
     An async resource belongs to the event loop that opens it, which is the first one that needs it, and is shut down
-    there. Once it is open, its provider gives the object itself, so that sync nodes and other providers can take it in
+    there. Once it is open, its provider returns the object, so that sync nodes and other providers can take it in
     any thread. A run on another event loop raises `ResourceError`. If the event loop of a resource was closed, the next
     run opens a new one, and singletons that hold the old one are created again.
     """

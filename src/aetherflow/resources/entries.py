@@ -136,7 +136,7 @@ class InstanceRefs:
 
 
 class Entries(TTLCache[Hashable, Any]):
-    """The entries; what falls out lies in ``dropped`` until the lock is free, since it may have finalizers.
+    """The entries; removed ones stay in ``dropped`` until the lock is free, since they may have finalizers.
 
     Args:
         maxsize: The most entries.
@@ -231,7 +231,7 @@ class Raised:
 def value_of(kept: Any) -> Any:
     """Return the value of an entry, or raise a new copy of its exception."""
     if type(kept) is Raised:
-        copy = copy_of(kept.error)  # the entry itself would hold the frames of whoever it is raised to
+        copy = copy_of(kept.error)  # raised itself, the entry would hold the frames of its callers
         try:
             raise kept.error if copy is None else copy
         finally:

@@ -195,7 +195,7 @@ class Entry:
 
 def open_gate(gate: threading.Lock | None) -> None:
     """Let whoever waits at a gate go on."""
-    if gate is not None and gate.locked():  # else open already: whoever waits there has yet to look
+    if gate is not None and gate.locked():  # else it is open: the thread that waits has yet to look
         with suppress(RuntimeError):  # opened in between
             gate.release()
 
@@ -289,7 +289,7 @@ class Gathering:
         return batch
 
     def room(self) -> int:
-        """Return how many items fill the next batch, if their other arguments are those of the open batch."""
+        """Return the number of items that fill the next batch, if their other arguments are those of the open batch."""
         with self._lock:
             if len(self._open) != 1:
                 return self.size
@@ -318,13 +318,13 @@ class Gathering:
             return len(entries), None
 
     def take_all(self, entries: Iterable[Entry]) -> list[Batch]:
-        """Have the caller carry out all batches of some items that nobody does yet, in the order of the items."""
+        """Claim all unclaimed batches of some items for the caller, and return them in the order of the items."""
         with self._lock:
             batches = {entry.batch: entry for entry in entries if entry.batch is not None and not entry.batch.taken}
             return [batch for batch, entry in batches.items() if self.take(batch, entry)]
 
     def keep_time(self, entries: Iterable[Entry]) -> None:
-        """Note that the thread that has given these items waits for them from now on."""
+        """Record that the thread that passed these items waits for them from now on."""
         with self._lock:
             for entry in entries:
                 entry.is_helpful = True

@@ -1,4 +1,4 @@
-"""Groups of items: one caller gives many items to a batcher, as a map does, and waits for all of them.
+"""Groups of items: one caller passes many items to a batcher, as a map does, and waits for all of them.
 
 Full batches begin immediately. The last items share a batch with the items of other callers, within the time that an
 item waits at most. The thread of the caller keeps that time, or a timer of its event loop.
@@ -19,11 +19,11 @@ __all__ = ["CarriesBatchesOut", "ItemGroup"]
 
 
 class CarriesBatchesOut(Protocol):
-    """A batcher, as a group of its items sees it."""
+    """The part of a batcher that a group of its items needs."""
 
     @property
     def is_async(self) -> bool:
-        """Whether its function is awaited."""
+        """Return whether its function is awaited."""
         ...
 
     def carry_out(self, batch: Batch) -> None:
@@ -48,7 +48,7 @@ class CarriesBatchesOut(Protocol):
 
 
 class ItemGroup:
-    """Items that one caller gives to a batcher, one list after the other.
+    """Items that one caller passes to a batcher, one list after the other.
 
     Args:
         batcher: The batcher.
@@ -67,17 +67,17 @@ class ItemGroup:
 
     @property
     def is_async(self) -> bool:
-        """Whether the items are to be given on an event loop."""
+        """Return whether the items have to be passed on an event loop."""
         return self._batcher.is_async
 
     def room(self) -> int:
-        """Return how many more items fill a batch, as far as can be told before they are given."""
+        """Return the number of further items that fill a batch, as far as it is known before they are passed."""
         return self._gathering.room()
 
     # --- threads -------------------------------------------------------------------------------------------
 
     def give(self, calls: Iterable[tuple[Given, SpanContext | None]], is_last: bool) -> list[Entry]:
-        """Give items, and carry the batches out that they fill.
+        """Pass items, and carry out the batches that they fill.
 
         Args:
             calls: The items, and the span that each comes from.
@@ -86,7 +86,7 @@ class ItemGroup:
         Returns:
             The entry of each item, in order.
         """
-        entries = [Entry(given, origin, gate=self._gate) for given, origin in calls]
+        entries = [Entry(call, origin, gate=self._gate) for call, origin in calls]
         self._pending += entries
         try:
             start = 0
@@ -108,7 +108,7 @@ class ItemGroup:
             self._pending, self._batches = [], []
 
     def _finish(self) -> None:
-        """Block until all items are done; carry batches out where that falls to this thread."""
+        """Block until all items are done; carry out the batches that fall to this thread."""
         if not self._waits:
             for batch in self._gathering.take_all(self._pending):
                 self._carry_out(batch)
@@ -122,7 +122,7 @@ class ItemGroup:
         return list(dict.fromkeys(batch for batch in self._batches if not batch.ended))
 
     def _advance(self, batches: Iterable[Batch]) -> float | None:
-        """Carry out what falls to this thread.
+        """Carry out the batches that fall to this thread.
 
         Returns:
             The seconds to wait for more to do, -1 for any time; None if something was done.
@@ -157,9 +157,9 @@ class ItemGroup:
     # --- event loops ---------------------------------------------------------------------------------------
 
     async def agive(self, calls: Iterable[tuple[Given, SpanContext | None]], is_last: bool) -> list[Entry]:
-        """Do what `give` does without blocking the event loop."""
+        """Pass items as `give` does, without blocking the event loop."""
         loop = asyncio.get_running_loop()
-        entries = [Entry(given, origin, loop) for given, origin in calls]
+        entries = [Entry(call, origin, loop) for call, origin in calls]
         self._pending += entries
         try:
             start = 0

@@ -107,7 +107,7 @@ class PoolStatistics:
 class Member(Generic[T]):
     """An object of the pool and its present holder; ``turn`` tells one holder from the next.
 
-    One that is inherited was lent or idle when this process was forked: it is the parent's.
+    An inherited object was lent or idle when this process was forked: it belongs to the parent.
     """
 
     value: T
@@ -152,7 +152,7 @@ class Lending(Generic[T]):
         """Start empty in a forked child: the objects, and the callers that wait for them, are the parent's.
 
         They are referenced as long as the pool is, since a finalizer may close what the parent uses. Objects that are
-        out can be given back, and are then left alone.
+        out can be released, and are then not touched.
         """
         self._inherited.update(self._members)
         for member in self._inherited.values():

@@ -41,7 +41,7 @@ def serve(
         token: As for `make_app`.
 
     Returns:
-        A context manager, which gives the URL, without a path.
+        A context manager, which returns the URL, without a path.
 
     Raises:
         ConfigurationError: An argument has a value that is not allowed, or nobody can listen there.

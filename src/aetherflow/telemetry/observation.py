@@ -70,9 +70,9 @@ def new_run_id() -> str:
 
 
 def mark_handled(error: E, causes: Sequence[BaseException]) -> E:
-    """Mark an error as made of others that are recorded already, so that no span records it again.
+    """Mark an error as a combination of errors that are recorded already, so that no span records it again.
 
-    If the nodes that raised these expected all of them, the error is expected, too.
+    If all of these errors were expected, the error is expected, too.
     """
     marks = [attributes_of(cause) for cause in causes]
     traces = [mark[_MARK] for mark in marks if _MARK in mark]
@@ -199,7 +199,7 @@ class Site:
     def result_of(self, error: BaseException) -> NodeResult:
         """Return the result of an execution that an error ended.
 
-        A run takes over what its last node made of the error.
+        A run takes over the result of its last node.
         """
         if is_error(error, self.expected) if self.is_node else is_marked_expected(error):
             return "expected"
@@ -273,7 +273,7 @@ class Observation:
         """Set attributes that only the execution itself could tell."""
 
     def report(self, details: ExecutionDetails) -> None:
-        """Have the details of an execution reported when it ends."""
+        """Set the details of an execution, which are reported when it ends."""
         self._details = details
 
     def end(self, error: BaseException | None = None) -> None:

@@ -56,7 +56,7 @@ class _Turn(AbstractContextManager[E]):
 
     def __init__(self, owner: PerProcess[E]) -> None:
         self._owner = owner
-        self._lock = owner._lock  # that of now: a forked child has another
+        self._lock = owner._lock  # the current lock: a forked child has another
 
     def __enter__(self) -> E:
         self._lock.acquire()

@@ -113,7 +113,7 @@ def span(
 
 
 def test_an_expected_exception_keeps_no_run() -> None:
-    """An execution and a run that ended with what the node declares as expected are no errors: nobody looks at them."""
+    """An execution and a run that ended with an expected exception are no errors: their trace is not kept."""
     tail, kept = tail_filter(KeepErrorsAndSlow(slower_than=60))
     for root, result in ((False, names.NODE_RESULT), (True, names.RUN_RESULT)):
         tail.on_end(span(1, root=root, attributes={result: "expected", names.EXPECTED_TYPE: "KeyError"}))

@@ -633,11 +633,11 @@ def test_an_execution_of_a_kind_makes_nothing_due(kind):
     watching = profiling.ProfilingObserver(observer.current_observer(), rules)
     of_node = {names.FLOW_NAME: "f", names.NODE_NAME: f"kinds_{kind}"}
     site = Site("n", NODE_DURATION, of_node, of_node, is_node=True)
-    seen = watching.begin(site)
+    observation = watching.begin(site)
     details = ExecutionDetails(site)
     details.kind = kind
-    seen.report(details)
-    seen.end()
+    observation.report(details)
+    observation.end()
     assert not rules.rule(site).is_due()
     watching.begin(site).end()
     assert rules.rule(site).is_due()

@@ -234,7 +234,7 @@ class Submission:
         """Emit a span, from the submission until now, for an execution of which nothing else is known.
 
         Args:
-            error: What ended the execution.
+            error: The error that ended the execution.
             links: More spans that this one follows from.
             duration: The execution's duration; None if it is not known either.
         """
@@ -276,7 +276,7 @@ class Submission:
 
 
 def _record_failure(span: Span, error: BaseException) -> None:
-    """Give a span the status, the error type and the event of an exception that ended it."""
+    """Record the exception that ended a span: its status, error type and event."""
     span.set_attribute(names.ERROR_TYPE, error_type(error))
     span.set_status(StatusCode.ERROR, summary_of(error))
     try:
@@ -291,7 +291,7 @@ def _is_expected_stand_in(error: BaseException) -> bool:
 
 
 def _mark_failed(span: SpanData, result: NodeResult, error: BaseException) -> None:
-    """Give the data of a node's span the result, and the status and event if these are missing, of an exception."""
+    """Record an exception in the data of a node's span: its result, and the status and event if they are missing."""
     span.attributes[names.NODE_RESULT] = result
     if result == "expected":
         span.attributes.setdefault(names.EXPECTED_TYPE, error_type(error))

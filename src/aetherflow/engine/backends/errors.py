@@ -92,7 +92,7 @@ class WorkerLostError(AetherFlowError, RuntimeError):
 
 
 class RemoteError(AetherFlowError):
-    """Stands for an exception that cannot be sent from a worker, or not be rebuilt from what was sent.
+    """A stand-in for an exception that cannot be sent from a worker, or cannot be rebuilt in the receiving process.
 
     Args:
         type_name: The exception's qualified class name.
@@ -106,7 +106,7 @@ class RemoteError(AetherFlowError):
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles exceptions whose class plain pickle would call with other arguments, or whose slots it would omit."""
+    """A pickler for exceptions whose class pickle would call with other arguments, or whose slots it would omit."""
 
     def reducer_override(self, value: Any) -> Any:
         kind: Any = type(value)
@@ -210,7 +210,7 @@ def load_error(data: bytes) -> BaseException:
 
 
 def unpickled(load: Callable[[], Any], node: str, what: str) -> Any:
-    """Return what ``load`` unpickles.
+    """Return the value that ``load`` unpickles.
 
     Args:
         load: Unpickles the value.

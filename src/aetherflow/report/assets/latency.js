@@ -37,7 +37,7 @@ export function latencyPanel(rows) {
   return el("div", { class: "padded" }, chart, view);
 }
 
-/** Says how many executions have no part in the times: their durations are not those of the work. */
+/** The number of all executions as text, if some are left out of the times because they were cached or retried. */
 function leftOut(row) {
   const more = row.count - row.computed;
   return more ? ` of ${count(row.count)}: the others were cached or retried` : "";

@@ -1,4 +1,4 @@
-"""What the series of one node add up to: counts over executions of all kinds, latencies over computed ones."""
+"""Totals over the series of a node: counts of executions of all kinds, latencies of computed ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExecutionTotals:
     Attributes:
         count: Executions of all kinds, failed ones too.
         errors: Executions that failed.
-        total: Nanoseconds in all of them.
+        total: Nanoseconds in all executions.
         computed: Durations of the executions that were computed at their first attempt, failed ones too.
     """
 
@@ -31,7 +31,7 @@ class ExecutionTotals:
     computed: Totals = field(default_factory=Totals)
 
     def add(self, series: Series, totals: Totals) -> None:
-        """Add what a series holds."""
+        """Add the totals of a series."""
         self.count += totals.count
         self.total += totals.total
         if names.ERROR_TYPE in series.attributes:
@@ -41,7 +41,7 @@ class ExecutionTotals:
 
 
 def group_totals(values: Iterable[tuple[K, Series, Totals]]) -> dict[K, ExecutionTotals]:
-    """Add up what series hold, by key."""
+    """Return the sums of the totals of series, by key."""
     grouped: dict[K, ExecutionTotals] = {}
     for key, series, totals in values:
         grouped.setdefault(key, ExecutionTotals()).add(series, totals)

@@ -209,7 +209,7 @@ class _TimedObservation(_Wrapped):
         self._inner.end(error)
         try:
             details = self.details
-            if details is None or details.kind is None:  # else it is that of a cache, or has the waits in it
+            if details is None or details.kind is None:  # else it is a cache hit, or includes waits
                 self._rule.took(took)
         except Exception as failure:  # noqa: BLE001  # rule 3: telemetry never breaks the host
             shield.caught(failure, "deciding what to profile")

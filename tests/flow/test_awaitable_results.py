@@ -168,6 +168,13 @@ def test_a_direct_call_returns_a_coroutine(function: Function) -> None:
     assert len(captured.spans_named("step")) == 1
 
 
+def test_a_coroutine_that_is_forgotten_has_the_name_of_the_function() -> None:
+    """Python warns of it by that name."""
+    coroutine = named(logged(add_one))(1)
+    assert coroutine.__qualname__ == f"{__name__}.add_one"
+    coroutine.close()
+
+
 @pytest.mark.parametrize(
     "options",
     [

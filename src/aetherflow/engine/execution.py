@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -73,6 +73,12 @@ class Deferred:
         self._op = op
         self._observation = observation
         self._value = value
+
+    def coroutine(self) -> Coroutine[Any, Any, Any]:
+        """Return a coroutine that awaits the result, under the name of the node's function."""
+        coroutine: Any = self.finish()
+        coroutine.__name__, coroutine.__qualname__ = self._op.task.name, self._op.task.qualname
+        return coroutine  # type: ignore[no-any-return]  # typed so for the names, which the protocol lacks
 
     async def finish(self) -> Any:
         """Await the result with the span current, and return it."""

@@ -20,6 +20,7 @@ from aetherflow.telemetry.observation import current_details
 __all__ = ["NodeCache", "NotCachedError", "bound_call", "cached", "node_cache", "sparing"]
 
 _REMEDY: Final = "arguments that have a hash, or CachePolicy(key=…)"
+_KEY_REMEDY: Final = "CachePolicy(key=…)"
 _METHOD_REMEDY: Final = '"__weakref__" in the __slots__ of its class, or CachePolicy(key=…)'
 
 
@@ -216,7 +217,7 @@ class _MethodKeys:
                 self.keys.node,
                 "the instance of the method",
                 self.instance,
-                _METHOD_REMEDY,
+                _KEY_REMEDY if issubclass(type(self.instance), tuple | int | bytes | str) else _METHOD_REMEDY,
                 "cannot be referenced weakly",
             ) from None
 

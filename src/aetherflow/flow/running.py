@@ -329,7 +329,7 @@ class Runner:
         observer = self._observer()
         if op.kind is Kind.SYNC and op.executor is None:
             result = observed_or_deferred(observer, op, [None, None, args, kwargs], is_run=True)
-            return result.finish() if type(result) is Deferred else result
+            return result.coroutine() if type(result) is Deferred else result
         slots: Slots = [None, {RUN_ID: new_run_id()} if observer.tracing else None, args, kwargs]
         if op.executor is not None:
             is_async = op.task.declared is Kind.ASYNC

@@ -127,10 +127,13 @@ class AsyncResources:
             elif not is_shared:
                 user = loop()
                 if user is not None and owner.loop is not user:
-                    reason = (
-                        "use one context for each event loop, or shut the context down with `await "
-                        "context.shutdown_resources()` before another event loop needs it"
-                    )
+                    if owner.loop is asyncio._get_running_loop():
+                        reason = "a synchronous run uses a background event loop; await `arun()` on this one instead"
+                    else:
+                        reason = (
+                            "use one context for each event loop, or shut the context down with `await "
+                            "context.shutdown_resources()` before another event loop needs it"
+                        )
                     raise ResourceError(self._name_of(resource), str(owner), _description(user), reason)
 
     def check_blocked(self, resource: AnyResource) -> None:

@@ -50,9 +50,10 @@ class BatcherClosedError(AetherFlowError):
 class BatchOutcomeError(AetherFlowError, RuntimeError):
     """A batch ended without a result or an error for one of its items: an internal error of aetherflow."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str = "") -> None:
         self.name = name
-        super().__init__(f"batcher {name!r}: the batch ended with neither a result nor an error for an item")
+        subject = f"batcher {name!r}: the batch" if name else "a batch"
+        super().__init__(f"{subject} ended with neither a result nor an error for an item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class Entry:
         if self.error is not None:
             raise with_traceback(self.error, self.trace)  # not what other callers who raised it have added
         if self.result is NOTHING:
-            raise BatchOutcomeError("unknown")
+            raise BatchOutcomeError
         return self.result
 
 

@@ -70,7 +70,10 @@ class NotUnpicklableError(AetherFlowError, TypeError):
 
     def __init__(self, node: str, what: str, error: BaseException) -> None:
         self.node = node
-        super().__init__(f"node {node!r}: {what} was pickled, but cannot be unpickled ({summary_of(error)})")
+        super().__init__(
+            f"node {node!r}: {what} was pickled, but cannot be unpickled ({summary_of(error)}); "
+            f"allowed: objects whose __reduce__ and __setstate__ restore them there, such as built-in types"
+        )
 
 
 class WorkerLostError(AetherFlowError, RuntimeError):

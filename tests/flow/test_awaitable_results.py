@@ -172,7 +172,7 @@ def test_a_coroutine_that_is_forgotten_has_the_name_of_the_function() -> None:
     """Python warns of it by that name."""
     coroutine = named(logged(add_one))(1)
     assert coroutine.__qualname__ == f"{__name__}.add_one"
-    coroutine.close()
+    assert asyncio.run(coroutine) == 2
 
 
 @pytest.mark.parametrize(

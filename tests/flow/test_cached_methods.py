@@ -190,13 +190,20 @@ class Row(NamedTuple):
         return x
 
 
-@pytest.mark.parametrize("instance", [SlottedModel(), Row(1)], ids=lambda instance: type(instance).__name__)
-def test_an_instance_that_cannot_be_referenced_weakly_is_refused(instance: Any):
-    """The first call raises an error that names the node, the class and both remedies."""
+@pytest.mark.parametrize(
+    ("instance", "remedy"),
+    [
+        (SlottedModel(), r'"__weakref__" in the __slots__ of its class, or CachePolicy\(key=…\)'),
+        (Row(1), r"CachePolicy\(key=…\)"),
+    ],
+    ids=lambda instance: type(instance).__name__,
+)
+def test_an_instance_that_cannot_be_referenced_weakly_is_refused(instance: Any, remedy: str):
+    """The first call raises an error that names the node, the class and the remedies that the class allows."""
     match = (
         f"cache 'predict': the instance of the method is a {type(instance).__name__}, "
         "which cannot be referenced weakly; "
-        rf'allowed: "__weakref__" in the __slots__ of its class, or CachePolicy\(key=…\)'
+        rf"allowed: {remedy}$"
     )
     with pytest.raises(CacheKeyError, match=match):
         instance.predict(1)

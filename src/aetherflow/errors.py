@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 __all__ = [
     "AetherFlowError",
@@ -32,7 +32,18 @@ _LONGEST_NAME: Final = 80
 
 
 class AetherFlowError(Exception):
-    """Base class of the errors that AetherFlow itself raises."""
+    """Base class of the errors that AetherFlow itself raises; each of them can be pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The message is built from other arguments: calling the class with it would fail.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[AetherFlowError], args: tuple[Any, ...], state: dict[str, Any]) -> AetherFlowError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class CompositionError(AetherFlowError, ValueError):

@@ -11,11 +11,12 @@ import traceback
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-__all__ = ["add_note", "attributes_of", "is_error", "message_of", "notes_of", "set_cause", "summary_of"]
+__all__ = ["add_note", "attributes_of", "is_error", "is_expected", "message_of", "notes_of", "set_cause", "summary_of"]
 __all__ += ["traceback_of", "traceback_text_of", "with_traceback"]
 
 E = TypeVar("E", bound=BaseException)
 
+_EXCEPTIONS: Final[Any] = BaseExceptionGroup.__dict__["exceptions"]
 _DICT: Final[Any] = BaseException.__dict__["__dict__"]
 _TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 
@@ -26,6 +27,18 @@ def is_error(error: BaseException, kinds: type[BaseException] | tuple[type[BaseE
     ``isinstance`` also reads ``__class__``, which may run code of the exception.
     """
     return issubclass(type(error), kinds)
+
+
+def is_expected(error: BaseException, expected: tuple[type[BaseException], ...]) -> bool:
+    """Return whether an exception is of one of these classes, or a group of which every exception is."""
+    if not expected:
+        return False
+    if is_error(error, expected):
+        return True
+    if not is_error(error, BaseExceptionGroup):
+        return False
+    parts: tuple[BaseException, ...] = _EXCEPTIONS.__get__(error)
+    return all(is_expected(part, expected) for part in parts)
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
@@ -179,6 +179,46 @@ def test_a_group_is_expected_if_all_in_it_are(telemetry_path: TelemetryPath, way
         way(source >> [raising(NotFoundError("one")), raising(GoneError("two"))])
     spans = spans_of(telemetry_path)
     assert spans["run source"].attributes[names.RUN_RESULT] == "expected"
+
+
+@every_way
+def test_a_group_that_a_node_raises_is_expected_if_all_in_it_are(
+    telemetry_path: TelemetryPath, way: Callable[..., Any]
+) -> None:
+    """As a task group raises it, nested groups included."""
+    error = ExceptionGroup("two", [NotFoundError(1), ExceptionGroup("one", [GoneError(2)])])
+    with pytest.raises(ExceptionGroup):
+        way(source >> sync_node(error))
+    spans = spans_of(telemetry_path)
+    assert spans["find"].attributes[names.NODE_RESULT] == "expected"
+    assert spans["run source"].attributes[names.RUN_RESULT] == "expected"
+
+
+def test_a_group_with_another_exception_is_a_failure(telemetry_path: TelemetryPath) -> None:
+    """One exception that is not declared is enough."""
+    with pytest.raises(ExceptionGroup):
+        (source >> sync_node(ExceptionGroup("two", [NotFoundError(1), TypeError()]))).run({"n": 1})
+    assert spans_of(telemetry_path)["find"].attributes[names.NODE_RESULT] == "failure"
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_stage_between_nodes_takes_over_what_they_expect(telemetry_path: TelemetryPath, is_mapped: bool) -> None:
+    """Neither `chunked` nor `map_batches` turns an expected exception into a failure."""
+
+    @node(expected=NotFoundError)
+    def numbers(n: int) -> Iterator[int]:
+        yield n
+        raise NotFoundError("no")
+
+    flow = numbers.map_batches(node(lambda ns: ns, name="keep"), 1) if is_mapped else numbers.chunked(1)
+    with pytest.raises(NotFoundError):
+        list(flow.stream({"n": 1}))
+    ended = telemetry_path.spans()
+    check_contract(ended)
+    assert {span.status.code for span in ended} == {"unset"}
+    assert {span.attributes.get(names.NODE_RESULT) for span in ended if span.name in ("numbers", "chunked")} == {
+        "expected"
+    }
 
 
 def test_collected_failures_hold_it(telemetry_path: TelemetryPath) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from tests.support.stubborn_errors import REBUILT
 
-from aetherflow import node
+from aetherflow import BatchPolicy, node
 from aetherflow.engine.loops import Home, off_loop, run_coroutine
 from aetherflow.engine.pool import ThreadPool, side_by_side
+from aetherflow.resources.carrying import BatchInterruptedError
 
 PLAIN = [StopAsyncIteration, GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, SystemExit]
 kinds = pytest.mark.parametrize("kind", [*REBUILT, *PLAIN], ids=lambda kind: kind.__name__)
@@ -130,3 +131,21 @@ def test_an_interrupted_wait_cancels_the_coroutine(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("aetherflow.engine.loops.lent_thread", Interrupting)
     assert type(caught(lambda: run_coroutine(waits))) is KeyboardInterrupt
     assert cancellation.is_set()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_background_loop_outlives_a_task_that_ends_the_program(kind: type[BaseException]) -> None:
+    """Neither the callers of the batch nor those of other nodes wait forever."""
+
+    @node(batch=BatchPolicy(size=1))
+    async def leave(xs: list[int]) -> list[int]:
+        raise kind
+
+    @node
+    async def stay(x: int) -> int:
+        return x
+
+    with pytest.raises(BatchInterruptedError):
+        leave.run(1)
+    assert stay.run(2) == 2

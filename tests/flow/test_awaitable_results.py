@@ -220,6 +220,55 @@ def test_a_batched_function_may_return_an_awaitable(is_async: bool) -> None:
     assert (asyncio.run(step.arun({"xs": 1})) if is_async else step.run({"xs": 1})) == 2
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("is_coroutine_function", [False, True])
+def test_awaitables_among_the_results_of_a_batch_are_awaited(is_async: bool, is_coroutine_function: bool) -> None:
+    """Each caller gets the value of its item, or its error."""
+
+    async def item(x: int) -> int:
+        if x == 2:
+            raise LookupError("no")
+        return x + 1
+
+    def each(xs: list[int]) -> list[Any]:
+        return [item(x) for x in xs]
+
+    async def each_later(xs: list[int]) -> list[Any]:
+        return [item(x) for x in xs]
+
+    made = node(name="step", batch=BatchPolicy(size=3, retry_singly=False))(
+        each_later if is_coroutine_function else each
+    )
+    flow = node(lambda: [1, 2, 3], name="source").map(made, on_error="collect")
+    first, second, third = asyncio.run(flow.arun()) if is_async else flow.run()
+    assert (first, third) == (2, 4)
+    assert isinstance(second.exception, LookupError)
+
+
+class Pool:
+    """As some libraries have it: awaiting the pool opens it, and gives the pool itself."""
+
+    def __await__(self) -> Generator[Any, None, Pool]:
+        yield from asyncio.sleep(0).__await__()
+        return self
+
+
+async def open_pool(x: int) -> Pool:
+    return await Pool()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("function", [lambda x: Pool(), open_pool], ids=["sync", "async"])
+@pytest.mark.parametrize("options", [{}, {"timeout": 30}, {"cache": CachePolicy()}], ids=" ".join)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_object_that_can_be_awaited_again_is_a_result(
+    function: Function, options: dict[str, Any], is_async: bool
+) -> None:
+    """Only coroutines and futures are awaited until there is another result."""
+    made = node(function, name="step", **options)
+    assert isinstance(asyncio.run(made.arun({"x": 1})) if is_async else made.run({"x": 1}), Pool)
+
+
 @every_way
 def test_an_error_of_the_awaitable_is_the_nodes(way: Callable[..., Any]) -> None:
     """The span has the status ERROR, and the exception is recorded on it."""

@@ -203,7 +203,7 @@ def test_an_instance_that_cannot_be_referenced_weakly_is_refused(instance: Any, 
     match = (
         f"cache 'predict': the instance of the method is a {type(instance).__name__}, "
         "which cannot be referenced weakly; "
-        rf"allowed: {remedy}$"
+        rf"allowed: {remedy}\n"
     )
     with pytest.raises(CacheKeyError, match=match):
         instance.predict(1)

@@ -130,11 +130,32 @@ def test_a_stream_among_the_results_of_a_fan_out_counts() -> None:
         run(node(lambda n: n, name="source") >> [numbers, node(lambda n: n, name="other")] >> total)
 
 
+class Counter:
+    """An iterator with more than iteration."""
+
+    def __init__(self) -> None:
+        self.count = -1
+
+    def __iter__(self) -> Counter:
+        return self
+
+    def __next__(self) -> int:
+        self.count += 1
+        if self.count == 10:
+            raise StopIteration
+        return self.count
+
+    def describe(self) -> str:
+        """Return a text, as readers of files do with a dialect."""
+        return str(self.count)
+
+
 ITERATORS: dict[str, Callable[[], Any]] = {
     "generator": lambda: (number for number in range(10)),
     "map": lambda: map(int, range(10)),
     "list iterator": lambda: iter(list(range(10))),
     "chain": lambda: itertools.chain(range(10)),
+    "object with methods of its own": Counter,
 }
 
 
@@ -168,3 +189,37 @@ def test_a_file_is_left_to_the_function() -> None:
 def test_a_list_is_read_again() -> None:
     """The documented remedy."""
     assert run(numbers.named("source") >> node(list, name="numbers") >> total(5)) == 45
+
+
+def test_a_generator_deep_in_containers_counts() -> None:
+    """As in the results of a fan-out of fan-outs."""
+    left = [ConnectionError()]
+
+    @node(retry=POLICY)
+    def total(nested: Any) -> int:
+        first = next(nested["a"][0]["b"])
+        if left:
+            raise left.pop()
+        return first
+
+    with pytest.raises(StreamError, match="'total'"):
+        total.run({"nested": {"a": [{"b": iter(range(3))}]}})
+
+
+def test_a_container_that_holds_itself_is_searched_to_an_end() -> None:
+    """The search has a limit."""
+    endless: list[Any] = [1]
+    endless.append(endless)
+    assert total_of_anything().run({"numbers": endless}) == 2
+
+
+def total_of_anything() -> Node[..., int]:
+    left = [ConnectionError()]
+
+    @node(retry=POLICY)
+    def total(numbers: Any) -> int:
+        if left:
+            raise left.pop()
+        return len(numbers)
+
+    return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import wraps
 from types import GeneratorType
@@ -17,8 +17,8 @@ from typing import Any, Final, cast
 
 from aetherflow.engine.loops import run_coroutine
 
-__all__ = ["PLAIN_TYPES", "awaited", "is_awaitable", "is_coroutine_function", "mark_coroutine_function"]
-__all__ += ["resolved", "resolving"]
+__all__ = ["PLAIN_TYPES", "awaited", "finished", "is_awaitable", "is_coroutine_function", "mark_coroutine_function"]
+__all__ += ["resolved", "resolving", "resolving_items"]
 
 PLAIN_TYPES: Final[set[type]] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
 """Types of earlier results that are not awaitable, at most `MAX_PLAIN_TYPES`."""
@@ -26,6 +26,7 @@ PLAIN_TYPES: Final[set[type]] = {bool, bytes, dict, float, int, list, set, str, 
 MAX_PLAIN_TYPES: Final = 1024
 
 _GENERATOR_COROUTINE: Final = inspect.CO_ITERABLE_COROUTINE
+_PENDING: Final = (Coroutine, asyncio.Future)
 
 
 def is_awaitable(value: object) -> bool:
@@ -47,8 +48,16 @@ def is_awaitable(value: object) -> bool:
 
 
 async def awaited(value: Any) -> Any:
-    """Await a value, then its result, until a result is not awaitable."""
-    while is_awaitable(value):
+    """Return a result, awaited if it is awaitable."""
+    return await finished(await value) if is_awaitable(value) else value
+
+
+async def finished(value: Any) -> Any:
+    """Return what a coroutine function returned, awaited as long as that is a coroutine or a future.
+
+    Anything else that can be awaited, such as a pool of connections, is a result: awaiting it may do something else.
+    """
+    while issubclass(type(value), _PENDING):
         value = await value
     return value
 
@@ -74,6 +83,43 @@ def resolving(function: Callable[..., Any]) -> Callable[..., Any]:
         return value if is_plain else resolved(value)
 
     return call
+
+
+def resolving_items(function: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
+    """Return a function that awaits awaitable results in the list that a batched function returns.
+
+    Args:
+        function: The batched function.
+        is_async: Whether it is a coroutine function.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (
+            run_coroutine(_items_awaited, results) if _has_awaitables(results := function(*args, **kwargs)) else results
+        )
+
+    @wraps(function)
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        results = await function(*args, **kwargs)
+        return await _items_awaited(results) if _has_awaitables(results) else results
+
+    return acall if is_async else call
+
+
+def _has_awaitables(results: object) -> bool:
+    return type(results) in (list, tuple) and any(map(is_awaitable, cast("list[Any]", results)))
+
+
+async def _items_awaited(results: list[Any]) -> list[Any]:
+    """Await the results one after the other; an exception stands in the place of its result."""
+    items: list[Any] = []
+    for result in results:
+        try:
+            items.append(await awaited(result))
+        except Exception as error:  # noqa: BLE001  # that of one item: the others go on
+            items.append(error)
+    return items
 
 
 def is_coroutine_function(function: object) -> bool:

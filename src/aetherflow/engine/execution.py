@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanContext
 
-from aetherflow.engine.awaitables import PLAIN_TYPES, awaited, is_awaitable, resolved
+from aetherflow.engine.awaitables import PLAIN_TYPES, awaited, finished, is_awaitable, resolved
 from aetherflow.engine.feeds import feed_of
 from aetherflow.engine.loops import Home
 from aetherflow.engine.plan import PARTITION, UNSET, CallOp, ChunkedOp, Slots
@@ -130,9 +130,9 @@ async def observed_async(observer: Observer, op: CallOp, slots: Slots) -> Any:
         with begun(observer, op, slots) as observation:
             if op.site.has_details:
                 with _details_of(op, observation):
-                    return await awaited(await op.invoke(slots))
+                    return await finished(await op.invoke(slots))
             value = await op.invoke(slots)
-            return await awaited(value) if _may_await(value) else value
+            return await finished(value) if _may_await(value) else value
     finally:
         end_apart(key)
 

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, TypeVar
 
@@ -76,9 +77,21 @@ def _loop(depth: int) -> Loop:
         while len(_loops) <= depth:
             loop = asyncio.new_event_loop()
             name = f"aetherflow-loop-{len(_loops)}"
-            threading.Thread(target=loop.run_forever, name=name, daemon=True).start()
+            threading.Thread(target=_run, args=(loop,), name=name, daemon=True).start()
             _loops.append(loop)
         return _loops[depth]
+
+
+def _run(loop: Loop) -> None:
+    """Run a background loop for as long as the process lasts.
+
+    A task that ends with SystemExit or KeyboardInterrupt also ends `run_forever`. Whoever waits for the task gets the
+    exception from the task itself; the tasks of everyone else go on.
+    """
+    while not loop.is_closed():
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
+            return
 
 
 def running_loop() -> Loop | None:

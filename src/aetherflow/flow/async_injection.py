@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from aetherflow.engine.awaitables import awaited
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.engine.loops import off_loop, run_coroutine
 from aetherflow.engine.plan import CallOp, PrepareSlots, Slots
@@ -96,7 +97,7 @@ def _blocking(prepare: PrepareSlots, invoke: Callable[[Slots], Any]) -> Callable
 
 
 async def _off_loop(invoke: Callable[[Slots], Any], slots: Slots) -> Any:
-    return await off_loop(executing_here, partial(invoke, slots))
+    return await awaited(await off_loop(executing_here, partial(invoke, slots)))
 
 
 def _preparation(task: Task, parameters: Sequence[AwaitedParameter]) -> PrepareSlots:

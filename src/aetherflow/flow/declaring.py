@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import NoneType
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-from aetherflow.engine.awaitables import is_coroutine_function, resolving
+from aetherflow.engine.awaitables import is_coroutine_function, resolving, resolving_items
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.engine.signatures import Signature, read_signature
 from aetherflow.errors import CompositionError, ConfigurationError
@@ -78,6 +78,8 @@ def make_task(
     classes = _expected_classes(chosen, expected)
     has_policies = not (retry is None and timeout is None and cache is None and batch is None)
     function = resolving(func) if has_policies and declared is Kind.SYNC else func
+    if batch is not None and declared in (Kind.SYNC, Kind.ASYNC):
+        function = resolving_items(function, is_async=declared is Kind.ASYNC)
     calls = _calls_of(chosen, function, declared, signature.parameters, retry, timeout, batch, classes)
     kept = None
     if cache is not None:

@@ -21,7 +21,7 @@ from aetherflow.errors import ConfigurationError, NodeTimeoutError
 from aetherflow.flow.one_shot import error_of_used_stream
 from aetherflow.telemetry.observation import executing_here
 from aetherflow.telemetry.retries import retried, waited
-from aetherflow.user_exceptions import is_error
+from aetherflow.user_exceptions import is_error, is_expected
 
 __all__ = ["RetryPolicy", "with_policies"]
 
@@ -185,7 +185,7 @@ class _Attempts:
     def _is_retryable(self, outcome: Outcome) -> bool:
         """Return whether an attempt ended with an exception on which the policy tries again."""
         error = outcome.error
-        return error is not None and is_error(error, self._policy.on) and not is_error(error, self._expected)
+        return error is not None and is_error(error, self._policy.on) and not is_expected(error, self._expected)
 
     def _condition(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[tenacity.RetryCallState], bool]:
         """Return the condition for another attempt with these arguments."""

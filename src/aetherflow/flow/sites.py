@@ -62,7 +62,8 @@ def stage_site(flow: str, name: str, upstream: Iterable[str]) -> Site:
     if unique := tuple(dict.fromkeys(upstream)):
         attributes[names.NODE_UPSTREAM] = unique
     metered = {names.FLOW_NAME: flow, names.NODE_NAME: name}
-    return Site(name, names.NODE_DURATION, metered, attributes, label=f"node {name!r} of flow {flow!r}")
+    label = f"node {name!r} of flow {flow!r}"
+    return Site(name, names.NODE_DURATION, metered, attributes, label=label, is_stage=True)
 
 
 def node_site(

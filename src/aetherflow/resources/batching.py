@@ -297,6 +297,8 @@ class Batcher(Generic[T, R]):
         self._tasks.discard(task)
         if not batch.begun:  # cancelled before its first step, as when its loop ends
             self.hand_over(batch)
+        elif not task.cancelled():
+            task.exception()  # asyncio would log it, although the callers of the batch have it
 
     def hand_over(self, batch: Batch, instead_of: Entry | None = None) -> None:
         """Have another thread carry a batch out: one that waits for it, since others may all be waiting for more."""

@@ -25,7 +25,7 @@ from aetherflow.telemetry import conventions as names
 from aetherflow.telemetry.conventions import ExecutionKind, MetricDefinition, NodeResult
 from aetherflow.telemetry.metrics.accumulators import FOLD_AT, Series, registry, unkept
 from aetherflow.telemetry.profiling.policy import ProfilePolicy
-from aetherflow.user_exceptions import add_note, attributes_of, is_error
+from aetherflow.user_exceptions import add_note, attributes_of, is_error, is_expected
 
 __all__ = ["ExecutionDetails", "Lane", "Observation", "Observer", "Site", "ThreadFacts", "add", "add_all"]
 __all__ += ["current_details", "error_type", "executing_here", "is_marked_expected", "keep", "mark_handled"]
@@ -144,6 +144,7 @@ class Site:
         error_note: A note for exceptions that executions raise; empty for none.
         expected: Classes of exceptions that are no failures of the node.
         has_details: Whether executions report details: those of nodes with a cache or retries.
+        is_stage: Whether it is a stage without a function of the user, which takes over what its nodes expect.
     """
 
     __slots__ = (
@@ -154,6 +155,7 @@ class Site:
         "has_details",
         "is_kept",
         "is_node",
+        "is_stage",
         "kind",
         "label",
         "metric",
@@ -179,6 +181,7 @@ class Site:
         error_note: str = "",
         expected: tuple[type[Exception], ...] = (),
         has_details: bool = False,
+        is_stage: bool = False,
     ) -> None:
         self.span_name = span_name
         self.metric = metric
@@ -192,6 +195,7 @@ class Site:
         self.error_note = error_note
         self.expected = expected
         self.has_details = has_details
+        self.is_stage = is_stage
         self.template: Any = None  # what the observer in use keeps here of its spans
         self.series = self.series_of(metric)
         self._series: dict[tuple[str, ExecutionKind | None], Series] = {}
@@ -201,12 +205,15 @@ class Site:
 
         A run takes over the result of its last node.
         """
-        if is_error(error, self.expected) if self.is_node else is_marked_expected(error):
+        if self._is_expected(error):
             return "expected"
         if is_error(error, NodeTimeoutError):
             return "timeout"
         # A subclass of both is a cancellation: asyncio treats it as one.
         return "failure" if is_error(error, Exception) and not is_error(error, _CANCELLED) else "cancellation"
+
+    def _is_expected(self, error: BaseException) -> bool:
+        return is_expected(error, self.expected) if self.is_node and not self.is_stage else is_marked_expected(error)
 
     def series_for(self, error: BaseException | None, kind: ExecutionKind | None = None) -> Series:
         """Return the series for the duration of an execution.
@@ -309,10 +316,10 @@ class Observation:
         if not is_error(error, Exception):
             return False
         marks = attributes_of(error)
+        if site._is_expected(error):
+            marks[_EXPECTED] = True
+            return False
         if site.is_node:
-            if site.expected and is_error(error, site.expected):
-                marks[_EXPECTED] = True
-                return False
             marks.pop(_EXPECTED, None)
         if site.error_note:
             add_note(error, site.error_note)

@@ -108,12 +108,16 @@ class RemoteError(AetherFlowError):
         super().__init__(f"{type_name}: {message}")
 
 
+_BUILT_IN_REDUCERS: Final = (BaseException.__reduce__, OSError.__reduce__, ImportError.__reduce__)
+"""Methods that call the class with the arguments of the exception, which its own ``__init__`` may not take."""
+
+
 class _Pickler(pickle.Pickler):
     """A pickler for exceptions whose class pickle would call with other arguments, or whose slots it would omit."""
 
     def reducer_override(self, value: Any) -> Any:
         kind: Any = type(value)
-        if not issubclass(kind, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
+        if not issubclass(kind, BaseException) or kind.__reduce__ not in _BUILT_IN_REDUCERS:
             return NotImplemented
         if kind.__reduce_ex__ is not object.__reduce_ex__:
             return NotImplemented

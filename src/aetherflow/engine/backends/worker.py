@@ -19,7 +19,7 @@ from dependency_injector.containers import DynamicContainer
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind
 
-from aetherflow.engine.awaitables import awaited, is_coroutine_function, resolved
+from aetherflow.engine.awaitables import finished, is_coroutine_function, resolved
 from aetherflow.engine.backends.envelope import Envelope, Reference, Report, function_of, pickled, process_id, unpack
 from aetherflow.engine.backends.errors import NotImportableError, dump_error, unpickled
 from aetherflow.engine.loops import background_loop, run_coroutine, run_coroutine_in_context
@@ -149,7 +149,7 @@ def _called(envelope: Envelope, profile: AbstractContextManager[None]) -> Any:
 
 async def _awaited(coroutine: Awaitable[Any], profile: AbstractContextManager[None]) -> Any:
     with profile:
-        return await awaited(await coroutine)
+        return await finished(await coroutine)
 
 
 def _imported(envelope: Envelope) -> tuple[Callable[..., Any], Callable[..., Any]]:

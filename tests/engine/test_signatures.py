@@ -57,6 +57,19 @@ def test_a_marker_is_kept_if_its_type_is_unknown() -> None:
     assert other.annotation is empty()
 
 
+def test_a_marker_is_kept_whatever_else_of_its_annotation_fails() -> None:
+    """The type, and other metadata, may raise anything."""
+
+    def function(
+        a: Annotated[int | None, Provide["service"]],
+        b: Annotated[Service, Service.missing, Provide["service"]],
+        c: Annotated[1 / 0, Provide["service"]],
+    ) -> None: ...
+
+    markers = [str(marker_target(each.default, each.annotation)) for each in read_signature(function).parameters]
+    assert markers == ["Provide['service']"] * 3
+
+
 def test_local_names_and_type_variables_are_known() -> None:
     """A name of the enclosing function that the function uses, and a type variable."""
 

@@ -80,11 +80,13 @@ def test_other_attributes_stay_visible() -> None:
         return x
 
     function.label = "kept"  # type: ignore[attr-defined]  # as decorators do it
+    function._mark = "kept"  # type: ignore[attr-defined]  # as frameworks do it
 
     class Owner:
         method = node(function)
 
     assert node(function).label == "kept"  # type: ignore[attr-defined]  # as above
+    assert node(function)._mark == "kept"  # type: ignore[attr-defined]  # as above
     assert Owner().method.label == "kept"  # type: ignore[attr-defined]  # as above
 
 

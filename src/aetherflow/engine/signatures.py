@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import functools
 import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, ForwardRef, NamedTuple, NewType, TypeVar, Union, get_args, get_origin
 
 from typing_extensions import TypeAliasType
@@ -97,15 +99,25 @@ class _Evaluator:
 
 
 def _marked_part(annotation: str, module: dict[str, Any], local: dict[str, Any]) -> Any:
-    """Return an annotation with unknown names replaced by `Any`, if it is ``Annotated``; otherwise no annotation.
+    """Return an annotation that fails as ``Annotated[Any, …]``, if it is ``Annotated``; otherwise no annotation.
 
     ``Annotated[Service, Provide["service"]]`` keeps its marker even if `Service` is imported for type checkers only.
     """
     try:
-        value = eval(annotation, module, _AnyForUnknown(module, local))
+        tree = ast.parse(annotation, mode="eval").body
+        namespace = _AnyForUnknown(module, local)
+        if not isinstance(tree, ast.Subscript) or not isinstance(tree.slice, ast.Tuple):
+            return inspect.Parameter.empty
+        if eval(ast.unparse(tree.value), module, namespace) is not Annotated:
+            return inspect.Parameter.empty
     except Exception:  # noqa: BLE001  # evaluating an annotation runs any code
         return inspect.Parameter.empty
-    return value if get_origin(value) is Annotated else inspect.Parameter.empty
+    metadata = []
+    for part in tree.slice.elts[1:]:
+        with suppress(Exception):  # as above; one that fails does not affect the others
+            metadata.append(eval(ast.unparse(part), module, namespace))
+    annotated: Any = Annotated  # which type checkers take for no value
+    return annotated[(Any, *metadata)] if metadata else inspect.Parameter.empty
 
 
 class _AnyForUnknown(dict[str, Any]):

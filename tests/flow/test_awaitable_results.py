@@ -236,10 +236,10 @@ def test_awaitables_among_the_results_of_a_batch_are_awaited(is_async: bool, is_
     async def each_later(xs: list[int]) -> list[Any]:
         return [item(x) for x in xs]
 
-    made = node(name="step", batch=BatchPolicy(size=3, retry_singly=False))(
+    step = node(name="step", batch=BatchPolicy(size=3, retry_singly=False))(
         each_later if is_coroutine_function else each
     )
-    flow = node(lambda: [1, 2, 3], name="source").map(made, on_error="collect")
+    flow = node(lambda: [1, 2, 3], name="source").map(step, on_error="collect")
     first, second, third = asyncio.run(flow.arun()) if is_async else flow.run()
     assert (first, third) == (2, 4)
     assert isinstance(second.exception, LookupError)
@@ -265,8 +265,8 @@ def test_an_object_that_can_be_awaited_again_is_a_result(
     function: Function, options: dict[str, Any], is_async: bool
 ) -> None:
     """Only coroutines and futures are awaited until there is another result."""
-    made = node(function, name="step", **options)
-    assert isinstance(asyncio.run(made.arun({"x": 1})) if is_async else made.run({"x": 1}), Pool)
+    step = node(function, name="step", **options)
+    assert isinstance(asyncio.run(step.arun({"x": 1})) if is_async else step.run({"x": 1}), Pool)
 
 
 @every_way

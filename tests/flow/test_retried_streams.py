@@ -193,13 +193,13 @@ def test_a_list_is_read_again() -> None:
 
 def test_a_generator_deep_in_containers_counts() -> None:
     """As in the results of a fan-out of fan-outs."""
-    left = [ConnectionError()]
+    failures_to_come = [ConnectionError()]
 
     @node(retry=POLICY)
     def total(nested: Any) -> int:
         first = next(nested["a"][0]["b"])
-        if left:
-            raise left.pop()
+        if failures_to_come:
+            raise failures_to_come.pop()
         return first
 
     with pytest.raises(StreamError, match="'total'"):
@@ -214,12 +214,12 @@ def test_a_container_that_holds_itself_is_searched_to_an_end() -> None:
 
 
 def total_of_anything() -> Node[..., int]:
-    left = [ConnectionError()]
+    failures_to_come = [ConnectionError()]
 
     @node(retry=POLICY)
     def total(numbers: Any) -> int:
-        if left:
-            raise left.pop()
+        if failures_to_come:
+            raise failures_to_come.pop()
         return len(numbers)
 
     return total

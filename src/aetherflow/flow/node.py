@@ -84,8 +84,8 @@ class Node(Runs[T_co], Generic[P, R_co, T_co]):
         """Take over the name, the docstring and the attributes of a function, except those that a node itself has."""
         plain = getattr(func, "__func__", func)
         if inspect.isfunction(plain):  # the attributes of any other object are its own
-            own = {name: value for name, value in vars(plain).items() if not hasattr(Node, name)}
-            self.__dict__.update(own)  # a node's own attributes are set later, and so replace these
+            attributes = {name: value for name, value in vars(plain).items() if not hasattr(Node, name)}
+            self.__dict__.update(attributes)  # those of the node itself are set later, and so replace these
         functools.update_wrapper(self, func, updated=())
 
     @property

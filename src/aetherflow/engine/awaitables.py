@@ -107,8 +107,13 @@ def resolving_items(function: Callable[..., Any], *, is_async: bool) -> Callable
     return acall if is_async else call
 
 
-def _has_awaitables(results: object) -> bool:
-    return type(results) in (list, tuple) and any(map(is_awaitable, cast("list[Any]", results)))
+def _has_awaitables(results: Any) -> bool:
+    if type(results) not in (list, tuple):
+        return False
+    with suppress(Exception):  # as above
+        if PLAIN_TYPES.issuperset(map(type, results)):
+            return False
+    return any(map(is_awaitable, results))
 
 
 async def _items_awaited(results: list[Any]) -> list[Any]:

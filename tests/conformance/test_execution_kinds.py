@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -170,6 +171,32 @@ def test_an_execution_that_waits_for_another_is_coalesced(telemetry_path: Teleme
     check_contract(spans)
     kinds = [span.attributes.get(names.EXECUTION_KIND) for span in spans if span.name == "step"]
     assert sorted(kinds, key=str) == [None, "coalesced"]
+
+
+def test_an_execution_that_is_closed_in_another_context_raises_nothing_of_its_own() -> None:
+    """As the garbage collector closes a coroutine that nobody awaits to its end."""
+
+    class Suspended:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    @node(cache=CachePolicy())
+    async def step(n: int) -> int:
+        await Suspended()
+        return n
+
+    with CapturedTelemetry() as captured:
+        coroutine = step(1)
+        loop = asyncio.new_event_loop()
+        try:
+            begun = contextvars.copy_context()
+            asyncio._set_running_loop(loop)
+            begun.run(coroutine.send, None)
+            contextvars.copy_context().run(coroutine.close)
+        finally:
+            asyncio._set_running_loop(None)
+            loop.close()
+    assert [span.attributes[names.NODE_RESULT] for span in captured.spans_named("step")] == ["cancellation"]
 
 
 def test_a_node_without_cache_and_retries_has_no_kind() -> None:

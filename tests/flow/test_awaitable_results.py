@@ -209,6 +209,28 @@ def test_a_failure_while_awaiting_is_retried(way: Callable[..., Any]) -> None:
     assert len(calls) == 3
 
 
+@every_way
+def test_policies_include_a_coroutine_that_a_coroutine_function_returns(way: Callable[..., Any]) -> None:
+    """A failure of it is attempted again, and a cache keeps the value."""
+    calls: list[int] = []
+
+    async def flaky(x: int) -> int:
+        calls.append(x)
+        if len(calls) < 3:
+            raise ConnectionError
+        return x + 1
+
+    async def forgets_to_await(x: int) -> Any:
+        return flaky(x)
+
+    async def no_wait(seconds: float) -> None: ...
+
+    policy = RetryPolicy(on=ConnectionError, attempts=3, async_sleep=no_wait)
+    step = named(forgets_to_await, retry=policy, cache=CachePolicy())
+    assert [way(step), way(step)] == [20, 20]
+    assert len(calls) == 3
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_batched_function_may_return_an_awaitable(is_async: bool) -> None:
     """The list is awaited."""

@@ -17,8 +17,8 @@ from typing import Any, Final, cast
 
 from aetherflow.engine.loops import run_coroutine
 
-__all__ = ["PLAIN_TYPES", "awaited", "finished", "is_awaitable", "is_coroutine_function", "mark_coroutine_function"]
-__all__ += ["resolved", "resolving", "resolving_items"]
+__all__ = ["PLAIN_TYPES", "awaited", "finished", "finishing", "is_awaitable", "is_coroutine_function"]
+__all__ += ["mark_coroutine_function", "resolved", "resolving", "resolving_items"]
 
 PLAIN_TYPES: Final[set[type]] = {bool, bytes, dict, float, int, list, set, str, tuple, type(None)}
 """Types of earlier results that are not awaitable, at most `MAX_PLAIN_TYPES`."""
@@ -78,9 +78,22 @@ def resolving(function: Callable[..., Any]) -> Callable[..., Any]:
         value = function(*args, **kwargs)
         try:
             is_plain = type(value) in PLAIN_TYPES
-        except Exception:  # noqa: BLE001  # as above
+        except Exception:  # noqa: BLE001  # the hash of a class runs code of its metaclass
             is_plain = False
         return value if is_plain else resolved(value)
+
+    return call
+
+
+def finishing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a coroutine function that also awaits a coroutine or a future that a coroutine function returns.
+
+    A cache, an attempt or a time limit has to include that, as with :func:`resolving`.
+    """
+
+    @wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await finished(await function(*args, **kwargs))
 
     return call
 
@@ -95,9 +108,8 @@ def resolving_items(function: Callable[..., Any], *, is_async: bool) -> Callable
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return (
-            run_coroutine(_items_awaited, results) if _has_awaitables(results := function(*args, **kwargs)) else results
-        )
+        results = function(*args, **kwargs)
+        return run_coroutine(_items_awaited, results) if _has_awaitables(results) else results
 
     @wraps(function)
     async def acall(*args: Any, **kwargs: Any) -> Any:
@@ -110,7 +122,7 @@ def resolving_items(function: Callable[..., Any], *, is_async: bool) -> Callable
 def _has_awaitables(results: Any) -> bool:
     if type(results) not in (list, tuple):
         return False
-    with suppress(Exception):  # as above
+    with suppress(Exception):  # the hash of a class runs code of its metaclass
         if PLAIN_TYPES.issuperset(map(type, results)):
             return False
     return any(map(is_awaitable, results))

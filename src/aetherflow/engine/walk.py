@@ -128,13 +128,13 @@ _BUILT_IN: Final = (list, tuple, dict, set, frozenset, str, bytes, bytearray, me
 
 def _size_of(element: object) -> int | None:
     """Return the length of a built-in container; None for anything else, whose ``__len__`` may do anything."""
-    for kind in _BUILT_IN:
-        if issubclass(type(element), kind):
-            try:
-                return kind.__len__(element)  # type: ignore[arg-type]  # it is one of this kind
-            except Exception:  # noqa: BLE001  # a memoryview of no dimension, or one that was released
-                return None
-    return None
+    if not issubclass(type(element), _BUILT_IN):
+        return None
+    kind: Any = next(kind for kind in _BUILT_IN if issubclass(type(element), kind))
+    try:
+        return kind.__len__(element)  # type: ignore[no-any-return]  # an integer, of a built-in container
+    except Exception:  # noqa: BLE001  # a memoryview of no dimension, or one that was released
+        return None
 
 
 async def _executed(op: MapOp, copies: Sequence[Slots], driver: Driver) -> list[Outcome]:

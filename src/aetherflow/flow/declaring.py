@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import NoneType
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-from aetherflow.engine.awaitables import is_coroutine_function, resolving, resolving_items
+from aetherflow.engine.awaitables import finishing, is_coroutine_function, resolving, resolving_items
 from aetherflow.engine.graph import Kind, Task
 from aetherflow.engine.signatures import Signature, read_signature
 from aetherflow.errors import CompositionError, ConfigurationError
@@ -77,7 +77,9 @@ def make_task(
     markers = {p.name: marker_target(p.default, p.annotation) for p in parameters}
     classes = _expected_classes(chosen, expected)
     has_policies = not (retry is None and timeout is None and cache is None and batch is None)
-    function = resolving(func) if has_policies and declared is Kind.SYNC else func
+    function = func
+    if has_policies and declared in (Kind.SYNC, Kind.ASYNC):
+        function = finishing(func) if declared is Kind.ASYNC else resolving(func)
     if batch is not None and declared in (Kind.SYNC, Kind.ASYNC):
         function = resolving_items(function, is_async=declared is Kind.ASYNC)
     calls = _calls_of(chosen, function, declared, signature.parameters, retry, timeout, batch, classes)
@@ -133,13 +135,13 @@ def _calls_of(
 ) -> _Calls:
     if batch is None:
         return _Calls(*with_policies(name, func, kind, retry, timeout, expected))
-    made = batched(name, func, kind, parameters, batch, expected)
-    given = made.given if retry is None and timeout is None else None
-    acall, _ = with_policies(name, made.acall, Kind.ASYNC, retry, timeout, expected)
+    batching = batched(name, func, kind, parameters, batch, expected)
+    given = batching.given if retry is None and timeout is None else None
+    acall, _ = with_policies(name, batching.acall, Kind.ASYNC, retry, timeout, expected)
     if kind is Kind.ASYNC or timeout is not None:
-        return _Calls(acall, Kind.ASYNC, None, made, given)
-    call, _ = with_policies(name, made.call, kind, retry, None, expected)
-    return _Calls(call, kind, acall, made, given)
+        return _Calls(acall, Kind.ASYNC, None, batching, given)
+    call, _ = with_policies(name, batching.call, kind, retry, None, expected)
+    return _Calls(call, kind, acall, batching, given)
 
 
 def _kept(

@@ -148,10 +148,10 @@ class _Attempts:
         def attempts(*args: Any, **kwargs: Any) -> Any:
             first = attempt(args, kwargs)
             if not self._is_retryable(first):
-                return _result(first)
+                return first.get()
             waiting = [first]
             again = retrying.copy(retry=self._condition(args, kwargs))
-            return _result(again(lambda: waiting.pop() if waiting else attempt(args, kwargs)))
+            return again(lambda: waiting.pop() if waiting else attempt(args, kwargs)).get()
 
         return attempts
 
@@ -171,14 +171,14 @@ class _Attempts:
         async def attempts(*args: Any, **kwargs: Any) -> Any:
             first = await attempt(args, kwargs)
             if not self._is_retryable(first):
-                return _result(first)
+                return first.get()
             waiting = [first]
 
             async def next_outcome() -> Outcome:
                 return waiting.pop() if waiting else await attempt(args, kwargs)
 
             again = retrying.copy(retry=self._condition(args, kwargs))
-            return _result(await again(next_outcome))
+            return (await again(next_outcome)).get()
 
         return attempts
 
@@ -216,13 +216,6 @@ def _last_outcome(state: tenacity.RetryCallState) -> Outcome:
     assert state.outcome is not None  # an attempt has ended
     outcome: Outcome = state.outcome.result()
     return outcome
-
-
-def _result(outcome: Outcome) -> Any:
-    """Return the value of an outcome, or raise its error."""
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value
 
 
 def _measured(sleep: Callable[[float], None]) -> Callable[[float], None]:
@@ -267,9 +260,7 @@ def _limited_on_thread(name: str, function: Callable[..., Any], timeout: float) 
         call = partial(copy_context().run, executing_here, partial(function, *arguments, **named))
         with anyio.move_on_after(timeout):
             outcome = await asyncio.wrap_future(_begun_apart(name, call))
-            if outcome.error is not None:
-                raise outcome.error
-            return outcome.value
+            return outcome.get()
         raise NodeTimeoutError(name, timeout)
 
     return limited

@@ -298,7 +298,7 @@ class Gathering:
             return max(1, self.size - len(batch.entries))
 
     def fill(self, entries: Sequence[Entry], start: int, batches: list[Batch]) -> tuple[int, Batch | None]:
-        """Put items into batches, up to the one that begins a batch because it is full or late.
+        """Add items to batches, up to the item that begins a batch because it is full or late.
 
         Args:
             entries: The items.

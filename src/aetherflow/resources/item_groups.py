@@ -31,7 +31,7 @@ class CarriesBatchesOut(Protocol):
         ...
 
     def hand_over(self, batch: Batch, instead_of: Entry | None = None) -> None:
-        """Have another thread carry a batch out."""
+        """Pass a batch to another thread, which carries it out."""
         ...
 
     def begin_on(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:

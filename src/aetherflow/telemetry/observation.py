@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
@@ -120,7 +121,8 @@ class ExecutionDetails:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        current_details.reset(self._token)
+        with suppress(ValueError):  # closed in another context, which has nothing to be reset
+            current_details.reset(self._token)
 
 
 current_details: Final[ContextVar[ExecutionDetails | None]] = ContextVar("aetherflow_details", default=None)

@@ -408,8 +408,9 @@ def test_losses_are_told_once_in_a_while(caplog):
         for _ in range(3):
             pipeline.push(span())
             pipeline.flush(10)
-    (record,) = caplog.records
-    assert record.getMessage() == "spans are lost (status 400): 0 dropped and 1 failed of 1 so far"
+    # The worker of another test's pipeline may write its line after that pipeline was closed.
+    lines = [each.getMessage() for each in caplog.records if "(status 400)" in each.getMessage()]
+    assert lines == ["spans are lost (status 400): 0 dropped and 1 failed of 1 so far"]
 
 
 def test_ledgers_add_up_over_destinations():

@@ -35,7 +35,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from rich.console import Console
 from rich.table import Table
-from tests.support.receivers import Rotel
+from tests.support.rotel import Rotel
 
 from aetherflow import node
 from aetherflow.telemetry import active

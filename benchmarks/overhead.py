@@ -34,7 +34,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from rich.console import Console
 from rich.table import Table
-from tests.support.receivers import Rotel
+from tests.support.rotel import Rotel
 
 from aetherflow import configure, node
 from aetherflow.telemetry import active

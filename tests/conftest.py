@@ -1,8 +1,10 @@
-"""What every test gets: a process as if just started, reproducible hypothesis examples, and a stated promise."""
+"""Selection and order of the tests, and what every test gets: a fresh process state and reproducible examples."""
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import unittest
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +35,45 @@ _FOR_TESTS = "AETHER_TEST_"
 """Variables that tell the tests themselves about the machine, such as a database to use."""
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+_LEFT_OUT = ("slow", "stress", "browser", "process_heavy", "backend")
+"""The markers of tests that run only if asked for; `pytest --markers` describes them."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the whole suite."""
+    parser.addoption("--all", action="store_true", help=f"run also the tests marked {', '.join(_LEFT_OUT)}")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Print how to repeat this order: pytest-randomly's header is missing from quiet output."""
+    config = session.config
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if hasattr(config, "workerinput") or terminal is None or config.option.verbose >= 0:
+        return
+    seed = getattr(config.option, "randomly_seed", None)
+    order = "as written" if seed is None else f"random; to repeat it: pytest -p randomly --randomly-seed={seed}"
+    terminal.write_line(f"order: {order}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse unfit tests, then deselect those that run only if asked for: by `--all`, by `-m` or by their own id."""
+    _refuse_silent(items)
+    _refuse_addresses(items)
+    if config.option.all or config.option.markexpr:
+        return
+    named = {argument.partition("::")[2].partition("[")[0] for argument in config.args if "::" in argument}
+    kept, left_out = [], []
+    for item in items:
+        optional = any(item.get_closest_marker(marker) for marker in _LEFT_OUT)
+        asked_for = item.nodeid.partition("::")[2].partition("[")[0] in named
+        (left_out if optional and not asked_for else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def _refuse_silent(items: Sequence[pytest.Item]) -> None:
     """Refuse a test that does not state its promise; a hypothesis state machine states it in its class."""
     silent = [
         item.nodeid
@@ -44,6 +84,19 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     ]
     if silent:
         raise pytest.UsageError("tests without a docstring that states their promise: " + ", ".join(silent))
+
+
+def _refuse_addresses(items: Sequence[pytest.Item]) -> None:
+    """Refuse an id that differs from process to process: pytest-xdist could not hand the test out."""
+    ids = [item.nodeid for item in items if re.search(r"\b0x[0-9a-f]{6,}", item.nodeid)]
+    if ids:
+        raise pytest.UsageError("ids of tests that contain an address in memory: " + ", ".join(ids))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what collection created from garbage collection: full collections were half of the suite's CPU time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

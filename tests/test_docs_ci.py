@@ -17,6 +17,8 @@ import yaml
 from tests.analysis.metric_samples import run_job
 from tests.cli.program import environment
 
+pytestmark = pytest.mark.slow
+
 CI = Path(__file__).resolve().parent.parent / "docs" / "ci"
 
 BENCH = """

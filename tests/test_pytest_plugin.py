@@ -13,6 +13,8 @@ from tests.cli.program import environment
 from aetherflow.analysis.metrics import Job, metric_files, read_jobs
 from aetherflow.analysis.node_samples import durations_of
 
+pytestmark = pytest.mark.process_heavy
+
 TESTS = """
 import asyncio
 import pytest

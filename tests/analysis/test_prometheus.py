@@ -68,6 +68,7 @@ def durations_in(job: Job) -> Histogram:
     return next(value for series, value in job.histograms.items() if series.metric == names.NODE_DURATION.name)
 
 
+@pytest.mark.backend
 @real
 @pytest.mark.parametrize("kind", ["exponentialHistogram", "histogram"])
 def test_jobs_are_those_of_files(server: Prometheus, process: dict[str, str], tmp_path: Path, kind: str) -> None:
@@ -109,6 +110,7 @@ def _unbounded(value: Histogram) -> Histogram:
     return replace(value, minimum=None, maximum=None)
 
 
+@pytest.mark.backend
 @real
 @pytest.mark.parametrize("served", ["native", "classic"])
 def test_kinds_are_told_apart_as_in_files(server: Prometheus, process: dict[str, str], served: str) -> None:
@@ -130,6 +132,7 @@ def test_kinds_are_told_apart_as_in_files(server: Prometheus, process: dict[str,
     assert durations_of(job)[key].count == 300
 
 
+@pytest.mark.backend
 @real
 def test_processes_that_start_anew_count_once_each(server: Prometheus, process: dict[str, str]) -> None:
     """What a series had grown to before it started anew is added; samples in between add nothing."""
@@ -146,6 +149,7 @@ def test_processes_that_start_anew_count_once_each(server: Prometheus, process: 
     assert of_runs == Histogram(9, 1.0, ExplicitBuckets((0.1,), (7, 2)))
 
 
+@pytest.mark.backend
 @real
 def test_what_was_before_is_taken_away(server: Prometheus, process: dict[str, str]) -> None:
     """Of a process that ran when the time began only what came later counts, unless it has started anew since."""
@@ -161,6 +165,7 @@ def test_what_was_before_is_taken_away(server: Prometheus, process: dict[str, st
     assert durations_in(other) == native(4)
 
 
+@pytest.mark.backend
 @real
 def test_what_is_meant_is_chosen(server: Prometheus, process: dict[str, str]) -> None:
     """Runs, resource attributes, labels of series, and times choose jobs, whichever way the run is told."""
@@ -184,6 +189,7 @@ def test_what_is_meant_is_chosen(server: Prometheus, process: dict[str, str]) ->
     assert chosen(end=NOW - 3600) == []
 
 
+@pytest.mark.backend
 @real
 def test_gauges_have_heights(server: Prometheus, process: dict[str, str]) -> None:
     """An up-down counter's last, mean and largest values are added up over processes, and its points counted."""
@@ -196,6 +202,7 @@ def test_gauges_have_heights(server: Prometheus, process: dict[str, str]) -> Non
     assert list(job.levels.values()) == [Level(2.0, 4.0, 8.0, 3)]
 
 
+@pytest.mark.backend
 @real
 def test_runs_in_one_series_are_refused(server: Prometheus, process: dict[str, str]) -> None:
     """Runs whose metrics the server cannot tell apart are an error, also where one is asked for."""
@@ -206,6 +213,7 @@ def test_runs_in_one_series_are_refused(server: Prometheus, process: dict[str, s
         read(server, process, run="second")
 
 
+@pytest.mark.backend
 @real
 def test_what_cannot_be_is_refused(server: Prometheus, process: dict[str, str]) -> None:
     """A bucket that holds less than the one below it, and label matchers that do not parse, are told."""
@@ -233,6 +241,7 @@ with aetherflow.configure():
 """
 
 
+@pytest.mark.backend
 @real
 def test_what_our_own_exporter_offers_is_read(tmp_path: Path) -> None:
     """A program that Prometheus scrapes is a job: its nodes are there by name, in low resolution."""

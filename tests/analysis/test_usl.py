@@ -42,6 +42,7 @@ def test_a_noisy_law_is_found_within_five_percent(contention: float, coherency: 
     assert found.knee == pytest.approx(law.knee, rel=0.05)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """Of 60 intervals of 95 %, not many miss; and they are not wide for nothing."""
     law = Law(500.0, 0.08, 0.002)

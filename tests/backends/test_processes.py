@@ -15,6 +15,8 @@ import pytest
 from tests.backends import samples
 from tests.backends.samples import given, numbers, twice
 
+pytestmark = pytest.mark.process_heavy
+
 NODES = """
     import os, pathlib, signal, sys, time
     from aetherflow.flow.decorating import node

@@ -93,6 +93,7 @@ def ab(*arguments: str) -> int:
     return main(["ab", "--warm-up=0", *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_reference_is_compared_with_what_is_here(here: Path) -> None:
     """The node that costs half as much again since the commit is the regression; the checkout is gone afterwards."""

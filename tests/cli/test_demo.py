@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.receivers import Rotel
+from tests.cli import program
+from tests.support.otlp_receiver import otlp_receiver
+
+from aetherflow.cli.main import main
 
 NODES = {"find_sources", "partition", "parse", "gather", "complexity", "imports", "report"}
 """The nodes of the demo's flow."""
@@ -44,9 +47,9 @@ def spans_in(folder: Path) -> list[dict[str, Any]]:
 
 def test_the_demo_prints_its_result_and_one_trace(tmp_path: Path) -> None:
     """Tables, the waterfall and the file; in the file one trace of every node of the flow, well linked."""
-    shown = aetherflow(tmp_path, "demo", "--limit", "60")
+    shown = aetherflow(tmp_path, "demo", "--limit", "20")
     assert shown.returncode == 0, shown.stderr
-    for text in ("60 files", "Most intricate functions", "run standard_library", "thread", ".aetherflow/traces-"):
+    for text in ("20 files", "Most intricate functions", "run standard_library", "thread", ".aetherflow/traces-"):
         assert text in shown.stdout
     spans = spans_in(tmp_path)
     assert {span["name"] for span in spans} == NODES | {"run standard_library"}
@@ -58,6 +61,7 @@ def test_the_demo_prints_its_result_and_one_trace(tmp_path: Path) -> None:
     assert "run standard_library" in again.stdout
 
 
+@pytest.mark.slow
 def test_the_whole_standard_library_gives_the_same_result_twice(tmp_path: Path) -> None:
     """Real input, all of it, in parallel: the report does not depend on who was first."""
 
@@ -74,19 +78,19 @@ def test_the_whole_standard_library_gives_the_same_result_twice(tmp_path: Path) 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_the_demos_trace_reaches_a_real_receiver(tmp_path: Path, protocol: str) -> None:
     """Over HTTP and over gRPC, every span with its parent; no file is written then."""
-    with Rotel(tmp_path) as rotel:
-        endpoint = rotel.grpc_endpoint if protocol == "grpc" else rotel.http_endpoint
+    with otlp_receiver(tmp_path) as receiver:
+        endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
         shown = aetherflow(
             tmp_path,
             "demo",
             "--limit",
-            "40",
+            "20",
             OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_METRICS_EXPORTER="none",
         )
         assert shown.returncode == 0, shown.stderr
-        received = rotel.wait_for_spans(8)
+        received = receiver.wait_for_spans(8)
     assert {span.name for span in received} == NODES | {"run standard_library"}
     (root,) = (span for span in received if not span.parent_id)
     assert {span.parent_id for span in received if span is not root} == {root.span_id}
@@ -115,20 +119,24 @@ def test_run_runs_anyones_flow(tmp_path: Path) -> None:
         (("trace",), "trace"),
     ],
 )
-def test_a_bad_argument_is_one_line_and_exit_2(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+def test_a_bad_argument_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
     """What is wrong is named; no traceback."""
-    shown = aetherflow(tmp_path, *arguments)
-    assert shown.returncode == 2
-    assert told in shown.stderr
-    assert "Traceback" not in shown.stderr
+    assert program.code_of(*arguments) == 2
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("columns", ["70", "110"])
-def test_the_tables_keep_their_numbers_where_there_is_little_room(tmp_path: Path, columns: str) -> None:
+def test_the_tables_keep_their_numbers_where_there_is_little_room(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What has to give way is text, which says so by an ellipsis, and never a whole column."""
-    shown = aetherflow(tmp_path, "demo", COLUMNS=columns)
-    assert shown.returncode == 0, shown.stderr
-    lines = shown.stdout.splitlines()
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["demo", "--limit", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if "function" in line and "where" in line)
     assert head.split()[0] == "ways"
     assert lines[lines.index(head) + 1].split()[0].isdigit()

@@ -18,7 +18,7 @@ from aetherflow.telemetry import conventions as names
 
 NOW = int(time.time())
 
-pytestmark = pytest.mark.skipif(support.PROGRAM is None, reason="Prometheus is not installed")
+pytestmark = [pytest.mark.backend, pytest.mark.skipif(support.PROGRAM is None, reason="Prometheus is not installed")]
 
 
 @pytest.fixture(scope="module")

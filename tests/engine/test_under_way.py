@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from tests.support.forking import fork
 
 from aetherflow import node
 from aetherflow.engine import pool
@@ -193,7 +194,7 @@ def test_a_forked_child_has_nothing_under_way() -> None:
     with counting_here.stream() as stream:
         next(stream)
         assert made.active()["counting_here"] == 1
-        child = os.fork()
+        child = fork()
         if child == 0:
             os._exit(made.active().get("counting_here", 0))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -200,6 +200,7 @@ def test_a_slow_consumer_slows_the_source(ordered, workers):
     outputs.close()
 
 
+@pytest.mark.stress
 @both_orders
 def test_100_000_inputs_take_constant_memory(ordered, use_pool):
     """However many inputs there are, only those in flight are alive."""

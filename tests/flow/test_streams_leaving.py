@@ -10,6 +10,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.process_heavy
+
 STAGES = """
     import asyncio, os, time
     from aetherflow import node

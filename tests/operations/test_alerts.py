@@ -117,12 +117,14 @@ def test_every_alert_is_tried() -> None:
     assert {alert.name for alert in alerts(LATENCY)} == {name for names in BAD for name in names}
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_nothing_fires_where_all_is_well(tmp_path: Path) -> None:
     """A service within all limits, busy pools and queues and all, is left alone."""
     firing(tmp_path, LATENCY, GOOD, frozenset())
 
 
+@pytest.mark.backend
 @needs_prometheus
 @pytest.mark.parametrize(("names", "series"), BAD.items(), ids=map(min, BAD))
 def test_an_alert_fires(tmp_path: Path, names: frozenset[str], series: Series) -> None:
@@ -130,6 +132,7 @@ def test_an_alert_fires(tmp_path: Path, names: frozenset[str], series: Series) -
     firing(tmp_path, LATENCY, list((dict(GOOD) | dict(series)).items()), names)
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_few_values_say_nothing(tmp_path: Path) -> None:
     """With fewer values in the window than asked for, no threshold is held against them."""
@@ -143,12 +146,14 @@ def of_kind(kind: str, **options: Any) -> Series:
     return histogram(NODE, f'{JOB_NODE}, aetherflow_execution_kind="{kind}"', **options)
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_retried_executions_are_not_slow_ones(tmp_path: Path) -> None:
     """The back-off of many retried executions raises no alert on latency."""
     firing(tmp_path, LATENCY, [*GOOD, *of_kind("retried", each=600, slow=True)], frozenset())
 
 
+@pytest.mark.backend
 @needs_prometheus
 @pytest.mark.parametrize("kind", ["cache_hit", "coalesced"])
 def test_cache_hits_hide_no_slow_node(tmp_path: Path, kind: str) -> None:
@@ -157,6 +162,7 @@ def test_cache_hits_hide_no_slow_node(tmp_path: Path, kind: str) -> None:
     firing(tmp_path, LATENCY, list(slow.items()), frozenset({"AetherFlowNodeSlow", "AetherFlowNodeTailSlow"}))
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_hits_do_not_make_few_computed_executions_enough(tmp_path: Path) -> None:
     """A latency is held against its threshold only if enough executions were computed in the window."""
@@ -164,6 +170,7 @@ def test_hits_do_not_make_few_computed_executions_enough(tmp_path: Path) -> None
     firing(tmp_path, LATENCY, few, frozenset())
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_failures_of_retried_executions_are_failures(tmp_path: Path) -> None:
     """The error rate is over executions of all kinds."""
@@ -171,6 +178,7 @@ def test_failures_of_retried_executions_are_failures(tmp_path: Path) -> None:
     firing(tmp_path, LATENCY, failing, frozenset({"AetherFlowNodeFailing"}))
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_a_budget_that_is_spent_slowly_wakes_nobody(tmp_path: Path) -> None:
     """Four times the allowed failures are for office hours, after hours; twenty times wake somebody within minutes."""
@@ -181,6 +189,7 @@ def test_a_budget_that_is_spent_slowly_wakes_nobody(tmp_path: Path) -> None:
     firing(tmp_path, LATENCY, list(fast.items()), frozenset({"AetherFlowErrorBudgetBurn"}))
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_thresholds_of_single_components(tmp_path: Path) -> None:
     """The first entry that fits a component applies, as in the health monitor: names before patterns."""
@@ -197,6 +206,7 @@ def test_thresholds_of_single_components(tmp_path: Path) -> None:
     firing(tmp_path, Expectations(per={**mine, "pool fetch": {}}, limits={"p95": False}), slow, frozenset())
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_what_is_written_is_accepted(tmp_path: Path) -> None:
     """Promtool finds nothing wrong with the file that the command writes."""

@@ -87,12 +87,14 @@ def test_span_metrics_are_those_of_the_conventions(configuration: dict[str, Any]
     assert [float(each[1]) * units[each[2]] for each in bounds if each] == pytest.approx(DURATION_BOUNDARIES)
 
 
+@pytest.mark.backend
 @needs_collector
 def test_the_configuration_is_valid() -> None:
     """The collector has nothing against its configuration."""
     subprocess.run([built_path(), "validate", "--config", CONFIGURATION], check=True, timeout=30)
 
 
+@pytest.mark.backend
 @needs_collector
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_demo_arrives(tmp_path: Path, protocol: str) -> None:
@@ -126,6 +128,7 @@ def _counted(running: Collector, label: str = "") -> float:
     return sum(float(value) for labels, value in found if label in labels)
 
 
+@pytest.mark.backend
 @needs_collector
 def test_failed_runs_are_kept(tmp_path: Path) -> None:
     """Of ordinary runs none is kept where none is asked for; of failed ones all, and metrics are of all spans."""
@@ -141,6 +144,7 @@ def test_failed_runs_are_kept(tmp_path: Path) -> None:
     assert counted > 3 * len(kept)
 
 
+@pytest.mark.backend
 @needs_collector
 def test_slow_runs_are_kept(tmp_path: Path) -> None:
     """Runs that take longer than the limit are kept though none fails and none else is asked for."""
@@ -150,6 +154,7 @@ def test_slow_runs_are_kept(tmp_path: Path) -> None:
         assert wait_until(lambda: _spans(running), "the demo's spans in the file")
 
 
+@pytest.mark.backend
 @needs_collector
 @needs_prometheus
 @pytest.mark.timeout(120)

@@ -10,11 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import compose_spec
-import kubernetes_validate
 import pytest
 import yaml
 from tests.support.collector import BUILDER, CONFIGURATION, ROOT
+from tests.support.dev_extra import NEEDS_DEV
 from tests.support.receivers import HttpReceiver, free_ports, wait_until
 from tests.support.scraping import needs_prometheus, promtool
 from tests.support.shop import shop
@@ -51,6 +50,7 @@ def test_generated_files_are_what_is_generated(tmp_path: Path, command: str, fil
     assert (DEPLOY / file).read_text("utf-8") == (tmp_path / "now").read_text("utf-8"), f"aetherflow {command} > {file}"
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_prometheus_accepts_its_configuration() -> None:
     """Promtool finds nothing wrong with the configuration and the rules beside it."""
@@ -60,6 +60,7 @@ def test_prometheus_accepts_its_configuration() -> None:
 def test_the_compose_file_is_valid() -> None:
     """It follows the specification of compose files; merge keys are put in first, which its reader does not know."""
     merged = json.dumps(loaded(DEPLOY / "compose.yaml"))
+    compose_spec = pytest.importorskip("compose_spec", reason=NEEDS_DEV)
     assert compose_spec.PyCompose.from_yaml(merged)
     with pytest.raises(ValueError, match="imagine"):
         compose_spec.PyCompose.from_yaml(merged.replace('"image"', '"imagine"', 1))
@@ -143,6 +144,7 @@ def test_the_collector_is_one_version() -> None:
 @pytest.mark.parametrize("found", objects(), ids=lambda found: f"{found['kind']}-{found['metadata']['name']}")
 def test_kubernetes_objects_are_valid(found: dict[str, Any]) -> None:
     """Each follows the schema of its kind, with no field that there is not."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason=NEEDS_DEV)
     kubernetes_validate.validate(found, "1.30", strict=True)
 
 

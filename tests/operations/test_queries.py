@@ -128,6 +128,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         yield stack.enter_context(Prometheus(folder, {"shop": f"localhost:{port}"}, rules))
 
 
+@pytest.mark.backend
 @needs_prometheus
 @pytest.mark.timeout(90)
 def test_every_query_returns_data(prometheus: Prometheus) -> None:
@@ -144,6 +145,7 @@ def test_every_query_returns_data(prometheus: Prometheus) -> None:
             assert prometheus.query(name), f"{name} is not recorded"
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_names_are_what_is_served(prometheus: Prometheus) -> None:
     """Prometheus knows every metric of the conventions by the name that we say, with the labels that we say."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.analysis.otlp_samples import SECOND, attribute, line, made, span, write
+from tests.support.dev_extra import NEEDS_DEV
 
 from aetherflow.analysis.spans import Span, SpanLink
 from aetherflow.cli.main import main
@@ -98,7 +98,7 @@ def test_chrome_events_have_the_documented_fields(spans: list[Span]) -> None:
 def test_speedscope_files_keep_its_schema(spans: list[Span]) -> None:
     """The file is what speedscope's published schema describes; closings match openings, and time does not go back."""
     told = speedscope(spans, "all")
-    jsonschema.validate(told, SCHEMA)
+    pytest.importorskip("jsonschema", reason=NEEDS_DEV).validate(told, SCHEMA)
     for profile in told["profiles"]:
         opened, at = [], 0
         for event in profile["events"]:
@@ -114,6 +114,7 @@ def test_speedscope_files_keep_its_schema(spans: list[Span]) -> None:
 
 def test_the_schema_refuses_what_is_not_speedscope() -> None:
     """The check above can fail."""
+    jsonschema = pytest.importorskip("jsonschema", reason=NEEDS_DEV)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"profiles": "none"}, SCHEMA)
 

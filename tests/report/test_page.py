@@ -17,7 +17,7 @@ from tests.report.browsing import chromium, needs_chromium, opened
 from aetherflow.cli.main import main
 from aetherflow.telemetry import conventions as names
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 TABS = ("runs", "flow", "latency", "health", "profiles", "usage")
 

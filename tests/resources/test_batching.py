@@ -351,7 +351,7 @@ def test_a_single_item_is_not_tried_again():
         ((n for n in (1, 2)), "a generator"),
         (2, "a int"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_result_that_does_not_fit_is_one_error_for_all(results, found):
     """Anything but one result for each item fails the whole batch, naming what came and what is allowed."""

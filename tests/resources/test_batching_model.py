@@ -222,6 +222,7 @@ def give(batcher: Batcher[int, int], item: int) -> None:
             batcher.run(item)
 
 
+@pytest.mark.stress
 def test_16_threads_and_100_000_items_add_up():
     """Every item is done once and its caller gets its own result or error, and the counts are exact."""
     function = Function()

@@ -146,6 +146,7 @@ TestCacheHistory = CacheHistory.TestCase
 TestCacheHistory.settings = settings(settings.default, stateful_step_count=40)
 
 
+@pytest.mark.stress
 def test_16_threads_and_100_000_requests_add_up(request):
     """Every request gets its key's value, each miss computed and nothing else did, and the counts are exact."""
     cache = CacheService[tuple[int, int]](maxsize=40, ttl=3600)

@@ -271,6 +271,7 @@ def check_accounts(pool: ObjectPool[Any], alive: Counter[str], acquired: int) ->
     assert alive["now"] == 0
 
 
+@pytest.mark.stress
 @pytest.mark.usefixtures("_quiet")
 @pytest.mark.parametrize("block", [False, True])
 def test_16_threads_and_100_000_loans_add_up(block: bool) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 from aetherflow.resources.pooling import ObjectPool
 
+pytestmark = pytest.mark.stress
+
 THREADS: Final = 16
 TASKS: Final = 5
 OPERATIONS: Final = 100_000

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import anyio
 import pytest
 from tests.serving.asking import ask
+from tests.support.forking import fork
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.serving import make_app, serve
@@ -187,7 +188,7 @@ def test_a_forked_child_evaluates_by_itself():
     monitor.add_check("stuck in the parent", lambda: os.getpid() != parent or release.wait(), timeout=60)
     evaluations = Evaluations(monitor, 0.05)
     assert anyio.run(evaluations.report) == (None, False)
-    if (child := os.fork()) == 0:
+    if (child := fork()) == 0:
         evaluations._limit = 10
         report, is_of_now = anyio.run(evaluations.report)
         os._exit(0 if is_of_now and report and report.status == "healthy" else 1)

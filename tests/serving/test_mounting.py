@@ -6,6 +6,7 @@ import re
 
 import pytest
 from tests.serving.asking import ask, running
+from tests.support.dev_extra import NEEDS_DEV
 
 from aetherflow.flow.decorating import node
 from aetherflow.serving import make_app
@@ -32,7 +33,7 @@ def assert_mounted(url: str) -> None:
 
 def test_fastapi_mounts_them():
     """Mounted in FastAPI they answer beside its own paths, which stay as they are."""
-    fastapi = pytest.importorskip("fastapi")
+    fastapi = pytest.importorskip("fastapi", reason=NEEDS_DEV)
     app = fastapi.FastAPI()
 
     @app.get("/greet/{name}")
@@ -47,7 +48,7 @@ def test_fastapi_mounts_them():
 
 def test_django_has_them_beside_its_own():
     """In the ASGI application of a Django project, what is under the path is ours and the rest Django's."""
-    django = pytest.importorskip("django")
+    django = pytest.importorskip("django", reason=NEEDS_DEV)
     from django.conf import settings
     from django.core.asgi import get_asgi_application
     from django.http import HttpResponse

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pytest
-import schemathesis
-import schemathesis.checks
 from hypothesis import HealthCheck, Phase, given, settings
+from tests.support.dev_extra import NEEDS_DEV
 
 from aetherflow.serving import serve
 from aetherflow.telemetry.health.monitor import HealthMonitor
+
+schemathesis = pytest.importorskip("schemathesis", reason=NEEDS_DEV)
+checks = pytest.importorskip("schemathesis.checks")
 
 BOUNDED = settings(
     max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
 )
 
-UNAVAILABLE = schemathesis.checks.not_a_server_error
+UNAVAILABLE = checks.not_a_server_error
 """It holds every 503 for a fault; here that is what a probe is to be told."""
 
 

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as classic_families
 from prometheus_client.samples import Sample
+from tests.support.forking import fork
 
 from aetherflow.flow.decorating import node
 from aetherflow.resources.caching import CachePolicy
@@ -180,7 +181,7 @@ def test_a_forked_child_tells_its_own():
     work.run({"n": 1})
     exposition.render("")
     reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
+    if (child := fork()) == 0:
         work.run({"n": 1})
         (count,) = scraped(exposition)["aetherflow_node_duration_seconds_count"]
         os.write(writer, str(count.value).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.support.receivers import wait_until
 from tests.support.scraping import Prometheus, needs_prometheus
 
@@ -18,6 +19,7 @@ def greet(name: str) -> str:
     return name
 
 
+@pytest.mark.backend
 @needs_prometheus
 def test_prometheus_takes_everything(tmp_path: Path):
     """It finds the target healthy, counts every execution, and leads from a bucket to a trace."""

@@ -14,7 +14,6 @@ from tests.support.receivers import (
     HttpReceiver,
     closed_port,
     free_ports,
-    parse_debug_log,
     silent_server,
     wait_until,
 )
@@ -109,45 +108,3 @@ def test_waiting_ends():
     """Waiting in vain says what was waited for."""
     with pytest.raises(TimeoutError, match="waited 0 s for rain"):
         wait_until(lambda: False, "rain", timeout=0)
-
-
-PRINTED = """\
-\x1b[2m2026-01-01T00:00:00Z\x1b[0m INFO Starting Rotel.
-ResourceSpans #0
-Resource attributes:
-     -> service.name: Str(shop)
-ScopeSpans #0
-InstrumentationScope test
-Span #0
-    Trace ID       : aa
-    Parent ID      : 01
-    ID             : 02
-    Name           : child: of
-    Kind           : SPAN_KIND_INTERNAL
-    Status message : bad
-      Name          : not a name
-Attributes:
-     -> a.b: Str(c: (d))
-     -> n: Int(-3)
-     -> f: Double(1.5)
-     -> l: Slice(Str(x, y), Int(2))
-     -> t: Bool(true)
-Events:
-SpanEvent #0
-     -> Name: event
-     -> Attributes::
-          -> q: Str(z)
-Span #1
-    Trace ID       : aa
-    Parent ID      :
-    ID             : 01
-    Name           : parent
-"""
-
-
-def test_the_debug_log_is_understood():
-    """Ids, names and typed attributes are read; those of events and text that looks alike are not."""
-    child, parent = parse_debug_log(PRINTED)
-    assert (child.name, child.trace_id, child.span_id, child.parent_id) == ("child: of", "aa", "02", "01")
-    assert child.attributes == {"a.b": "c: (d)", "n": -3, "f": 1.5, "l": ("x, y", 2), "t": True}
-    assert (parent.name, parent.parent_id, parent.attributes, parent.service) == ("parent", "", {}, "shop")

@@ -10,9 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.support.receivers import HttpReceiver, Rotel, silent_server
+from tests.support.otlp_receiver import otlp_receiver
+from tests.support.receivers import HttpReceiver, silent_server
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+pytestmark = [pytest.mark.process_heavy, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")]
 
 FORKING = """
 import os, sys, time
@@ -109,23 +110,23 @@ def test_every_process_writes_its_own_file(tmp_path):
 
 
 @pytest.fixture
-def rotel(tmp_path):
-    with Rotel(tmp_path) as started:
+def receiver(tmp_path):
+    with otlp_receiver(tmp_path) as started:
         yield started
 
 
-def test_every_process_tells_its_own_over_grpc(tmp_path, rotel):
+def test_every_process_tells_its_own_over_grpc(tmp_path, receiver):
     """A parent that forks before it has exported anything, as the master of a server does, disturbs no child."""
     early = FORKING[FORKING.index("emit(5)") : FORKING.index("children = []")]
     finished = run(
         FORKING.replace(early, ""),
         tmp_path,
-        OTEL_EXPORTER_OTLP_ENDPOINT=rotel.grpc_endpoint,
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.grpc_endpoint,
         OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
     )
     parent, *children = finished.stdout.split()
     expected = {f"of {parent}": 1, **{f"of {child}": IN_CHILD for child in children}, "work": 1 + CHILDREN * IN_CHILD}
-    assert Counter(span.name for span in rotel.wait_for_spans(sum(expected.values()))) == expected
+    assert Counter(span.name for span in receiver.wait_for_spans(sum(expected.values()))) == expected
 
 
 EXPORTING = """

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from tests.support.receivers import HttpReceiver, free_ports, wait_until
 
+pytestmark = pytest.mark.process_heavy
+
 pytest.importorskip("gunicorn", reason="gunicorn runs where there is fork")
 
 WORKERS = 4

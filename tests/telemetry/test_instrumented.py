@@ -10,9 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.support.dev_extra import NEEDS_DEV
 from tests.support.receivers import HttpReceiver
 
-pytest.importorskip("opentelemetry.instrumentation.auto_instrumentation")
+pytestmark = pytest.mark.process_heavy
+
+pytest.importorskip("opentelemetry.instrumentation.auto_instrumentation", reason=NEEDS_DEV)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMAND = Path(sys.executable).with_name("opentelemetry-instrument")

@@ -18,7 +18,7 @@ from tests.report.browsing import chromium, needs_chromium
 import aetherflow
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-pytestmark = pytest.mark.timeout(180)  # the first test builds the site
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]  # the first test builds the site
 ENTRY = re.compile(r"^::: aetherflow\.(\w+)$", re.MULTILINE)
 
 
@@ -93,6 +93,7 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     assert not [path for path in site.rglob("*.css") if styles.search(path.read_text("utf-8"))]
 
 
+@pytest.mark.browser
 @needs_chromium
 def test_a_browser_asks_only_the_site(address: str) -> None:
     """In a real browser, the search included, every request goes to where the site is served, and is answered."""

@@ -213,6 +213,7 @@ def unavailable_for_long(context):
     context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "not now")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [HttpExporter, GrpcExporter])
 def test_closing_does_not_wait_for_a_receiver_that_never_answers(monkeypatch, kind):
     """A request under way is given up when the time is over, its spans dropped; the thread is no one's concern."""

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+from tests.support.forking import fork
 
 from aetherflow import ConfigurationError, SpanLedger, node
 from aetherflow.telemetry import conventions as names
@@ -167,7 +168,7 @@ def test_a_forked_child_keeps_nothing_of_its_parent() -> None:
     tail.on_end(span(1, error=True))
     reading, writing = os.pipe()
     with tail._lock:
-        child = os.fork()
+        child = fork()
         if child == 0:
             try:
                 tail.on_end(span(2, error=True))

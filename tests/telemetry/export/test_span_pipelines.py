@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from opentelemetry.exporter.otlp.json.file import FileSpanExporter
-from tests.support.receivers import HttpReceiver, Rotel
+from tests.support.otlp_receiver import otlp_receiver
+from tests.support.receivers import HttpReceiver
 from tests.telemetry.export.test_pipeline import span
 from tests.telemetry.spans_at_random import batches
 
@@ -65,17 +66,17 @@ def test_a_file_that_cannot_be_written_fails_its_spans(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_rotel_counts_what_the_ledger_counts(tmp_path, protocol):
+def test_the_receiver_counts_what_the_ledger_counts(tmp_path, protocol):
     """A real receiver has got, by its own count, exactly what the ledger says was exported."""
-    with Rotel(tmp_path, detailed=False) as rotel:
-        endpoint = rotel.grpc_endpoint if protocol == "grpc" else f"{rotel.http_endpoint}/v1/traces"
+    with otlp_receiver(tmp_path, detailed=False) as receiver:
+        endpoint = receiver.grpc_endpoint if protocol == "grpc" else f"{receiver.http_endpoint}/v1/traces"
         pipeline = span_pipeline(Destination("otlp", protocol, endpoint), ProcessFile(tmp_path, "traces", STARTED))
         for _ in range(10_000):
             pipeline.push(span())
         assert pipeline.close(30)
         assert pipeline.ledger() == SpanLedger(10_000, 10_000)
-        rotel.wait_for_count(10_000)
-        assert rotel.count() == 10_000
+        receiver.wait_for_count(10_000)
+        assert receiver.count() == 10_000
 
 
 FORKING = """

@@ -12,6 +12,7 @@ from itertools import count, groupby
 from typing import Any
 
 import pytest
+from tests.support.forking import fork
 
 from aetherflow import ConfigurationError, PerformanceMonitor, node
 from aetherflow.telemetry import conventions as names
@@ -341,7 +342,7 @@ def test_a_forked_child_knows_nothing_of_its_parents_health(clock: FakeClock) ->
     monitor.add_check("mine", lambda: False, timeout=60)
     assert monitor.check().status == "unhealthy"
     reading, writing = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             os.write(writing, repr((monitor._last, {held.status for held in monitor._held.values()})).encode())

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
-from tests.support.receivers import Rotel, wait_until
+from tests.support.otlp_receiver import otlp_receiver
+from tests.support.receivers import wait_until
 
 from aetherflow import PerformanceMonitor
 from aetherflow.telemetry import active, observation
@@ -206,21 +207,21 @@ def test_an_exported_file_has_the_same(clock: ThreadClock, tmp_path: Path) -> No
 
 
 def test_a_receiver_gets_the_same(clock: ThreadClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over OTLP, as rotel prints it."""
+    """The same histograms arrive over OTLP."""
     monitor, work = PerformanceMonitor("its own"), workload(3)
     succeeding = [[(name, nanoseconds, False) for name, nanoseconds, _ in mine] for mine in work]
-    with Rotel(tmp_path, signal="metrics") as rotel:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", rotel.http_endpoint)
+    with otlp_receiver(tmp_path, signal="metrics") as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
         monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
         with configure():
             measure(monitor, clock, succeeding)
 
         def arrived() -> dict[str, dict[str, float]]:
-            found = rotel.histograms(names.OPERATION_DURATION.name, names.OPERATION_NAME)
+            found = receiver.histograms(names.OPERATION_DURATION.name, names.OPERATION_NAME)
             complete = found.keys() >= set(OPERATIONS) and all("Max" in found[name] for name in OPERATIONS)
             return found if complete else {}
 
-        received = wait_until(arrived, "the histograms in rotel")
+        received = wait_until(arrived, "the histograms")
     for name, told in expected_of(succeeding).items():
         found = received[name]
         assert (found["Count"], found["Sum"], found["Min"]) == (told["count"], told["sum"], told["min"])

@@ -69,6 +69,7 @@ def test_importing_does_nothing():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 @pytest.mark.parametrize("server", [closed_port, silent_server], ids=["refuses", "never answers"])
 def test_leaving_waits_two_seconds_at_most(server, protocol):

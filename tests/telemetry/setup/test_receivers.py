@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry import metrics, trace
-from tests.support.receivers import HttpReceiver, Rotel
+from tests.support.otlp_receiver import otlp_receiver
+from tests.support.receivers import HttpReceiver
 
 from aetherflow import node
 from aetherflow.telemetry.setup.configuring import configure
@@ -34,15 +35,15 @@ EXTREMES = numbers.fan_out_in([lowest, highest], report).named("extremes")
 
 
 @pytest.fixture
-def rotel(tmp_path):
-    with Rotel(tmp_path) as started:
+def receiver(tmp_path):
+    with otlp_receiver(tmp_path) as started:
         yield started
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_a_trace_arrives_whole(monkeypatch, rotel, protocol):
+def test_a_trace_arrives_whole(monkeypatch, receiver, protocol):
     """Over HTTP and over gRPC, names, parent ids, attributes and the service arrive as they were."""
-    endpoint = rotel.grpc_endpoint if protocol == "grpc" else rotel.http_endpoint
+    endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
@@ -56,7 +57,7 @@ def test_a_trace_arrives_whole(monkeypatch, rotel, protocol):
             tracer.start_as_current_span("child", attributes=attributes),
         ):
             ...
-    child, received = rotel.wait_for_spans(2)
+    child, received = receiver.wait_for_spans(2)
     assert (received.name, received.parent_id, received.service) == ("parent", "", "shop")
     assert (child.name, child.parent_id, child.trace_id) == ("child", received.span_id, received.trace_id)
     assert child.attributes == attributes
@@ -65,16 +66,16 @@ def test_a_trace_arrives_whole(monkeypatch, rotel, protocol):
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_the_trace_of_a_flow_arrives_whole(monkeypatch, rotel, protocol):
+def test_the_trace_of_a_flow_arrives_whole(monkeypatch, receiver, protocol):
     """A run over threads is one trace at the receiver: every span below its run, under the ids that the run told."""
     monkeypatch.setenv(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", rotel.grpc_endpoint if protocol == "grpc" else rotel.http_endpoint
+        "OTEL_EXPORTER_OTLP_ENDPOINT", receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     )
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     with configure("shop"):
         done = EXTREMES.execute({"n": 4})
-    spans = rotel.wait_for_spans(5)
+    spans = receiver.wait_for_spans(5)
     (run,) = [span for span in spans if span.name == "run extremes"]
     assert sorted(span.name for span in spans if span.parent_id == run.span_id) == [
         "highest",

@@ -18,6 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.trace import sampling
+from tests.support.dev_extra import NEEDS_DEV
 from tests.support.receivers import HttpReceiver, free_ports, silent_server, wait_until
 
 from aetherflow import node
@@ -127,6 +128,7 @@ meter_provider:
 @pytest.fixture
 def declared(monkeypatch, tmp_path):
     """A function that declares providers which send to an endpoint."""
+    pytest.importorskip("opentelemetry.configuration", reason=NEEDS_DEV)
 
     def declare(endpoint: str) -> Path:
         file = tmp_path / "otel.yaml"
@@ -153,6 +155,7 @@ def test_a_file_declares_the_providers(monkeypatch, receiver, declared):
     assert len(receiver.requests) == sent
 
 
+@pytest.mark.slow
 def test_leaving_declared_providers_waits_two_seconds_at_most(tmp_path):
     """Also where a file has made the providers, a collector that never answers holds the end up for 2 s at most."""
     script = """

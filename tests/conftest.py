@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 import unittest
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ from aetherflow.telemetry import active
 from aetherflow.telemetry.setup import configuring as setup
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The interpreters that tests start share compiled modules, whatever the shell says: otherwise each of them would spend
+# more time on compiling the package than on what is tested.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A crash of such an interpreter leaves a trace on its stderr, which the failing test shows.
+os.environ["PYTHONFAULTHANDLER"] = "1"
 
 # Deadlines are timing asserts, and a busy machine makes examples slow to draw: neither says anything about the code.
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,6 +50,11 @@ _LEFT_OUT = ("slow", "stress", "browser", "process_heavy", "backend")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option for the whole suite."""
     parser.addoption("--all", action="store_true", help=f"run also the tests marked {', '.join(_LEFT_OUT)}")
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return one worker more than there are cores, since tests wait a third of their time; None for xdist's own."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else (os.cpu_count() or 1) + 1
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -95,6 +108,17 @@ def _refuse_addresses(items: Sequence[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Exempt what collection created from garbage collection: full collections were half of the suite's CPU time."""
+    _freeze_heap()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Exempt what is left after the last test of a module too, so that collections that tests ask for stay short."""
+    if nextitem is None or nextitem.path != item.path:
+        _freeze_heap()
+
+
+def _freeze_heap() -> None:
     gc.collect()
     gc.freeze()
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -25,6 +26,7 @@ FLOORS = {
     "protocols": 1,
     "user_exceptions": 1,
     "config": 2,
+    "validation": 2,
     "telemetry": 3,
     "resources": 4,
     "analysis": 4,
@@ -177,8 +179,9 @@ def spelled_names(modules: Modules) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (upward_imports, circles, face_imports, sdk_imports, spelled_names)
 
 
+@cache
 def package_modules() -> Modules:
-    """Parse every module of the package."""
+    """Parse every module of the package, once."""
     modules = {}
     for path in SOURCE.rglob("*.py"):
         parts = path.relative_to(SOURCE.parent).with_suffix("").parts

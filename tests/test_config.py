@@ -5,21 +5,22 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, asdict
 from typing import Any
 
 import pytest
 from dependency_injector import containers, providers
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aetherflow import config as module
-from aetherflow.config import PerformanceConfig, Setting, complaints_of
+from aetherflow.config import PerformanceConfig, Setting
 from aetherflow.errors import ConfigurationError
 
 SETTINGS = [
@@ -43,7 +44,9 @@ def default_config() -> PerformanceConfig:
 
 def test_the_defaults_are_those_of_the_guide() -> None:
     """Without variables and arguments every setting has its documented default."""
-    assert PerformanceConfig().explain() == [Setting(name, default, "default") for name, _, default in SETTINGS]
+    assert PerformanceConfig().explain() == [
+        Setting(name, default, "default", variable) for name, variable, default in SETTINGS
+    ]
 
 
 @EACH_SETTING
@@ -53,10 +56,11 @@ def test_each_setting_has_its_variable(
     """A variable sets its one setting, and `explain` names it; an argument goes before it."""
     monkeypatch.setenv(variable, "7")
     expected = [
-        Setting(*((name, 7, variable) if name == other else (other, value, "default"))) for other, _, value in SETTINGS
+        Setting(*((name, 7, variable) if name == other else (other, value, "default")), other_variable)
+        for other, other_variable, value in SETTINGS
     ]
     assert PerformanceConfig().explain() == expected
-    assert Setting(name, 3, "argument") in PerformanceConfig(**{name: 3}).explain()
+    assert Setting(name, 3, "argument", variable) in PerformanceConfig(**{name: 3}).explain()
 
 
 @EACH_SETTING
@@ -74,14 +78,16 @@ def test_a_bad_variable_is_named_with_its_value_and_what_is_allowed(
 
 
 @EACH_SETTING
-@pytest.mark.parametrize("bad", ["many", 0, -1, None, 0.0])
+@pytest.mark.parametrize("bad", ["many", 0, -1, None, 0.0, True, float("inf"), [3]])
 def test_a_bad_argument_is_named_with_its_value_and_what_is_allowed(
     name: str, variable: str, default: float, bad: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same for arguments, by their own name, even where the variable is set to something good."""
     monkeypatch.setenv(variable, "5")
     values: dict[str, object] = {name: bad}
-    with pytest.raises(ConfigurationError, match=rf"^{name}={bad!r} is not allowed; allowed: a (whole )?number"):
+    with pytest.raises(
+        ConfigurationError, match=rf"^{name}={re.escape(repr(bad))} is not allowed; allowed: a (whole )?number"
+    ):
         PerformanceConfig(**values)  # type: ignore[arg-type]
 
 
@@ -114,8 +120,8 @@ def test_good_arguments_are_taken_as_they_are(values: dict[str, int]) -> None:
 def test_settings_are_frozen() -> None:
     """A setting cannot be changed after the fact."""
     config = PerformanceConfig()
-    with pytest.raises(ValidationError, match="frozen"):
-        config.max_threads = 3
+    with pytest.raises(FrozenInstanceError, match="max_threads"):
+        config.max_threads = 3  # type: ignore[misc]
     assert config.max_threads == 8
 
 
@@ -152,12 +158,10 @@ USES: dict[str, Callable[[Any], object]] = {
     "hash": hash,
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
-    "dump": lambda config: config.model_dump(),
-    "json": lambda config: config.model_dump_json(),
-    "fields set": lambda config: config.model_fields_set,
+    "as a dictionary": asdict,
     "pickle": lambda config: pickle.loads(pickle.dumps(config)),
     "explain": lambda config: config.explain(),
-    "iteration": dict,
+    "its attributes": lambda config: dict(vars(config)),
 }
 
 
@@ -204,39 +208,3 @@ def test_the_gc_threshold_is_applied_only_when_asked_and_undone() -> None:
     gc.set_threshold(*before)
     handle.close()
     assert gc.get_threshold() == before
-
-
-def test_each_setting_says_what_it_means() -> None:
-    """Every setting has a description, as JSON schemas and tools show it."""
-    assert all(field.description for field in PerformanceConfig.model_fields.values())
-
-
-class Table(BaseModel):
-    """A file with a key of each kind."""
-
-    model_config = ConfigDict(extra="forbid")
-    number: float = Field(default=1.0, lt=2)
-    whole: int = 1
-    flag: bool = True
-    names: tuple[str, ...] = ()
-    inner: dict[str, int] = {}
-
-
-@pytest.mark.parametrize(
-    ("data", "told"),
-    [
-        (3, "=3 is not allowed; allowed: a table"),
-        ({"inner": 3}, "inner=3 is not allowed; allowed: a table"),
-        ({"inner": {"a": "x"}}, "inner.a='x' is not allowed; allowed: a whole number"),
-        ({"names": "x"}, "names='x' is not allowed; allowed: a list"),
-        ({"names": [1]}, "names[0]=1 is not allowed; allowed: text"),
-        ({"flag": "perhaps"}, "flag='perhaps' is not allowed; allowed: true or false"),
-        ({"number": 3}, "number=3: Input should be less than 2"),
-        ({"other": 3, "number": "x"}, "number='x' is not allowed; allowed: a number; other=3: there is no such key"),
-    ],
-)
-def test_what_is_wrong_with_a_file_is_told_with_what_is_allowed(data: object, told: str) -> None:
-    """All of it at once, by the names that the file has."""
-    with pytest.raises(ValidationError) as failure:
-        Table.model_validate(data)
-    assert complaints_of(failure.value) == told

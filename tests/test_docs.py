@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.support.warm_interpreter import run_program
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = (
@@ -36,9 +35,7 @@ def listings(page: str) -> list[str]:
 )
 def test_listings_run(listing: str) -> None:
     """Every Python listing runs as it stands, warning of nothing."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", listing], capture_output=True, text=True, check=False, timeout=50
-    )
+    done = run_program(listing)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 

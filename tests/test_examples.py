@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from tests.support.warm_interpreter import run_program
 
 from aetherflow.analysis.spans import Span, read_spans
 from aetherflow.telemetry import conventions as names
@@ -63,10 +62,7 @@ class Outcome:
 def run(example: str, **environment: str) -> Outcome:
     """Run an example in a process and folder of its own, with warnings as errors; the same run once only."""
     with TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", EXAMPLES / f"{example}.py"],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False,
-        )  # fmt: skip
+        done = run_program(EXAMPLES / f"{example}.py", cwd=folder, env=environment)
         exported = Path(folder, ".aetherflow")
         spans = tuple(span for file in exported.glob("traces-*") for span in read_spans(file))
         measured = Counter[str]()

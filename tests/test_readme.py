@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.warm_interpreter import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -34,9 +35,7 @@ def test_two_commands_come_first() -> None:
 @pytest.mark.parametrize("listing", LISTINGS, ids=[f"listing-{number}" for number, _ in enumerate(LISTINGS, 1)])
 def test_listings_run(listing: str) -> None:
     """Every Python listing runs as it stands, warning of nothing."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", listing], capture_output=True, text=True, check=False, timeout=50
-    )
+    done = run_program(listing)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

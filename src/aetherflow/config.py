@@ -1,28 +1,27 @@
-"""Settings: from arguments, else from ``AETHER_*`` environment variables, else their defaults; validated as one."""
+"""Settings: from arguments, else from ``AETHER_*`` environment variables, else their defaults."""
 
 from __future__ import annotations
 
 import gc
+import math
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
-from pydantic import BaseModel, Field, PositiveInt, PrivateAttr, ValidationError
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from aetherflow.errors import ConfigurationError
 
-__all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "complaints_of", "nearest_name"]
-__all__ += ["perf_config"]
+__all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "nearest_name", "perf_config"]
 
 SERVE_PORT: Final = 9464
 """Where ``aetherflow serve`` listens, and ``aetherflow top`` looks, as OpenTelemetry's exporters for Prometheus do."""
 SERVE_TOKEN_VARIABLE: Final = "AETHER_SERVE_TOKEN"
 """The variable that says the bearer token of the endpoints, where no argument does."""
 
-_ALLOWED: dict[object, str] = {int: "a whole number, 1 or more", float: "a number of seconds above 0"}
+_COUNT: Final = "a whole number, 1 or more"
+_SECONDS: Final = "a number of seconds above 0"
 
 
 class Setting(NamedTuple):
@@ -32,10 +31,17 @@ class Setting(NamedTuple):
     value: float
     source: str
     """``argument``, the name of the environment variable, or ``default``."""
+    variable: str
+    """The environment variable that changes it."""
 
 
-class PerformanceConfig(BaseSettings):
-    """How much of everything: threads, batches, caches, pools.
+def _setting(variable: str, allowed: str = _COUNT) -> Any:
+    return field(metadata={"variable": variable, "allowed": allowed})
+
+
+@dataclass(frozen=True, init=False)
+class PerformanceConfig:
+    """Sizes and limits: threads, batches, caches, pools.
 
     Values are frozen. An environment variable that is empty counts as not set.
 
@@ -47,59 +53,71 @@ class PerformanceConfig(BaseSettings):
             is allowed.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, use_attribute_docstrings=True)
+    max_threads: int = _setting("AETHER_MAX_THREADS")
+    """Threads of the pool that fan-outs run on; 8 by default."""
 
-    max_threads: PositiveInt = Field(default=8, validation_alias="AETHER_MAX_THREADS")
-    """Threads of the pool that fan-outs run on."""
+    thread_pool_size: int = _setting("AETHER_THREAD_POOL_SIZE")
+    """Threads for an application's own pools, such as one per service; 4 by default."""
 
-    thread_pool_size: PositiveInt = Field(default=4, validation_alias="AETHER_THREAD_POOL_SIZE")
-    """Threads for an application's own pools, such as one a service."""
+    batch_size: int = _setting("AETHER_BATCH_SIZE")
+    """Items in a micro-batch; 100 by default."""
 
-    batch_size: PositiveInt = Field(default=100, validation_alias="AETHER_BATCH_SIZE")
-    """Items in a micro-batch."""
+    max_batch_wait_time: float = _setting("AETHER_MAX_BATCH_WAIT", _SECONDS)
+    """Seconds that an item waits for its batch at most; 1 by default."""
 
-    max_batch_wait_time: float = Field(default=1.0, gt=0, allow_inf_nan=False, validation_alias="AETHER_MAX_BATCH_WAIT")
-    """Seconds an item waits for its batch at most."""
+    cache_size: int = _setting("AETHER_CACHE_SIZE")
+    """Entries that a cache holds; 1,000 by default."""
 
-    cache_size: PositiveInt = Field(default=1000, validation_alias="AETHER_CACHE_SIZE")
-    """Entries a cache holds."""
+    cache_ttl: int = _setting("AETHER_CACHE_TTL")
+    """Seconds that a cache entry lives; 3,600 by default."""
 
-    cache_ttl: PositiveInt = Field(default=3600, validation_alias="AETHER_CACHE_TTL")
-    """Seconds a cache entry lives."""
+    memory_pool_size: int = _setting("AETHER_MEMORY_POOL_SIZE")
+    """Objects that an object pool keeps; 10 by default."""
 
-    memory_pool_size: PositiveInt = Field(default=10, validation_alias="AETHER_MEMORY_POOL_SIZE")
-    """Objects an object pool keeps."""
+    gc_threshold: int = _setting("AETHER_GC_THRESHOLD")
+    """Allocations between collections of the youngest generation, 1,000 by default; in force only after `apply_gc`."""
 
-    gc_threshold: PositiveInt = Field(default=1000, validation_alias="AETHER_GC_THRESHOLD")
-    """Allocations between collections of the youngest generation; in force only after `apply_gc`."""
-
-    _arguments: frozenset[str] = PrivateAttr(default=frozenset())
+    _sources: dict[str, str] = field(repr=False, compare=False)
+    """The origin of each value that is not a default: ``argument`` or the variable."""
 
     def __init__(self, **values: float) -> None:
-        variables = _variables(type(self))
-        # By the same key as the environment's, so that an argument takes its place in every pydantic-settings.
-        keyed: dict[str, Any] = {variables.get(name, name): value for name, value in values.items()}
-        try:
-            super().__init__(**keyed)
-        except ValidationError as failure:
-            raise ConfigurationError(_explained(type(self), failure, values)) from None
-        self._arguments = frozenset(values)
+        settings = {each.name: each.metadata for each in fields(PerformanceConfig) if each.metadata}
+        complaints = [
+            f"{name} is not a setting; allowed: {', '.join(settings)}" for name in values if name not in settings
+        ]
+        sources: dict[str, str] = {}
+        for name, metadata in settings.items():
+            variable, allowed = metadata["variable"], metadata["allowed"]
+            text = os.environ.get(variable, "")
+            default = _DEFAULTS[name]
+            if name in values:
+                sources[name] = "argument"
+                given: object = values[name]
+            else:
+                given = text or default
+                if text:
+                    sources[name] = variable
+            value = _number(given, whole=allowed is _COUNT)
+            if value is None:
+                source = name if name in values else variable
+                complaints.append(f"{source}={given!r} is not allowed; allowed: {allowed}")
+            object.__setattr__(self, name, value)
+        if complaints:
+            raise ConfigurationError("; ".join(complaints))
+        object.__setattr__(self, "_sources", sources)
 
     def explain(self) -> list[Setting]:
-        """Tell every setting, its value and where it came from.
-
-        Returns:
-            The settings in the order they are declared.
-        """
+        """Return every setting, its value and where it came from, in the order of their declaration."""
         return [
-            Setting(name, getattr(self, name), self._source(name, variable))
-            for name, variable in _variables(type(self)).items()
+            Setting(
+                each.name,
+                getattr(self, each.name),
+                self._sources.get(each.name, "default"),
+                each.metadata["variable"],
+            )
+            for each in fields(PerformanceConfig)
+            if each.metadata
         ]
-
-    def _source(self, name: str, variable: str) -> str:
-        if name in self._arguments:
-            return "argument"
-        return variable if name in self.model_fields_set else "default"
 
     def apply_gc(self) -> ExitStack:
         """Put `gc_threshold` in force for this process.
@@ -115,15 +133,28 @@ class PerformanceConfig(BaseSettings):
         return undo
 
 
-_WANTED: Final = {
-    **dict.fromkeys(("model_type", "dict_type", "mapping_type"), "a table"),
-    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
-    "string_type": "text",
+_DEFAULTS: Final[dict[str, float]] = {
+    "max_threads": 8,
+    "thread_pool_size": 4,
+    "batch_size": 100,
+    "max_batch_wait_time": 1.0,
+    "cache_size": 1000,
+    "cache_ttl": 3600,
+    "memory_pool_size": 10,
+    "gc_threshold": 1000,
 }
-"""What is allowed, by pydantic's name for what is wrong."""
+
+
+def _number(value: object, *, whole: bool) -> float | None:
+    """Return a positive number, converted from text if it is text; None if the value is not one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = int(value) if whole else float(value)
+    except (ValueError, OverflowError):
+        return None
+    is_exact = isinstance(value, str) or number == value
+    return number if is_exact and math.isfinite(number) and number > 0 else None
 
 
 def nearest_name(name: object, names: Iterable[object], cutoff: float = 0.6) -> str | None:
@@ -140,40 +171,6 @@ def nearest_name(name: object, names: Iterable[object], cutoff: float = 0.6) -> 
     return nearest[0] if nearest else None
 
 
-def complaints_of(failure: ValidationError) -> str:
-    """Tell all that is wrong with values that were read from a file, and what is allowed."""
-    return "; ".join(map(_complaint, failure.errors()))
-
-
-def _complaint(error: ErrorDetails) -> str:
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
-    if error["type"] == "extra_forbidden":
-        return f"{where}={error['input']!r}: there is no such key"
-    wanted = _WANTED.get(error["type"])
-    if wanted is None:
-        return f"{where}={error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{where}={error['input']!r} is not allowed; allowed: {wanted}"
-
-
-def _variables(config: type[PerformanceConfig]) -> dict[str, str]:
-    """Environment variables by the name of their setting."""
-    return {name: str(field.validation_alias or name.upper()) for name, field in config.model_fields.items()}
-
-
-def _explained(config: type[PerformanceConfig], failure: ValidationError, values: dict[str, float]) -> str:
-    names = {variable: name for name, variable in _variables(config).items()}
-    complaints = []
-    for error in failure.errors():
-        key = str(error["loc"][0])
-        name = names.get(key)
-        if name is None:
-            complaints.append(f"{key} is not a setting; allowed: {', '.join(names.values())}")
-            continue
-        allowed = _ALLOWED.get(config.model_fields[name].annotation, error["msg"])
-        complaints.append(f"{name if name in values else key}={error['input']!r} is not allowed; allowed: {allowed}")
-    return "; ".join(complaints)
-
-
 class _ReadOnFirstUse(PerformanceConfig):
     """A configuration that reads the environment when anything of it is first used, then is an ordinary one.
 
@@ -185,8 +182,9 @@ class _ReadOnFirstUse(PerformanceConfig):
 
     def __getattribute__(self, name: str) -> Any:
         config = PerformanceConfig()
-        # The state first: another thread sees an ordinary configuration only once it is complete.
-        BaseModel.__setstate__(self, config.__getstate__())
+        # The values first: another thread sees an ordinary configuration only once it is complete.
+        for setting, value in vars(config).items():
+            object.__setattr__(self, setting, value)
         object.__setattr__(self, "__class__", PerformanceConfig)
         return getattr(self, name)
 

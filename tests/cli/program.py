@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.warm_interpreter import run_program
+
 from aetherflow.cli.main import main
 
 _SETTINGS = ("OTEL_", "AETHER_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM")
@@ -43,6 +45,4 @@ def code_of(*arguments: str) -> int:
 
 def run(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
-    with start(*arguments, env=env, cwd=cwd) as process:
-        out, err = process.communicate(timeout=55)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return run_program("-m aetherflow", *arguments, env=environment(**env), cwd=cwd)

@@ -188,6 +188,7 @@ def test_a_folder_that_is_there_is_not_written_to(here: Path, light: str, capsys
     assert "a folder that is not there yet" in capsys.readouterr().err
 
 
+@pytest.mark.process_heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_nothing_behind(here: Path, number: int) -> None:
     """Ctrl-C, and the end that a CI system puts to a job, take the program, its children and the checkout with them."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli import program
 from tests.support.otlp_receiver import otlp_receiver
+from tests.support.warm_interpreter import run_program
 
 from aetherflow.cli.main import main
 
@@ -22,15 +22,7 @@ NODES = {"find_sources", "partition", "parse", "gather", "complexity", "imports"
 def aetherflow(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder, with nothing of telemetry in its environment but what is given."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "AETHER_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "aetherflow", *arguments],
-        cwd=folder,
-        env={**clean, "COLUMNS": "120", **environment},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    return run_program("-m aetherflow", *arguments, cwd=folder, env={**clean, "COLUMNS": "120", **environment})
 
 
 def spans_in(folder: Path) -> list[dict[str, Any]]:

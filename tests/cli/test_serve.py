@@ -66,10 +66,13 @@ class Thing:
 
 
 @pytest.fixture(autouse=True)
-def modules(tmp_path: Path) -> None:
+def modules(tmp_path: Path) -> Iterator[None]:
     (tmp_path / "flows.py").write_text(FLOW, "utf-8")
     (tmp_path / "program.py").write_text(PROGRAM, "utf-8")
     sys.path_importer_cache.pop(str(tmp_path), None)
+    yield
+    for name in ("flows", "program"):
+        sys.modules.pop(name, None)
 
 
 @contextmanager
@@ -99,6 +102,7 @@ def count(url: str, **labels: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
+@pytest.mark.process_heavy
 def test_a_flow_is_run_again_and_again():
     """A flow with its inputs runs as often as was asked for, and its metrics, with exemplars, are served."""
     with serving("flows:greet", "--input", "name=you", "--every", "0.01") as (url, process):
@@ -108,6 +112,7 @@ def test_a_flow_is_run_again_and_again():
         assert end(process, signal.SIGTERM) == (0, "")
 
 
+@pytest.mark.process_heavy
 def test_runs_that_fail_are_told_and_go_on():
     """An error of a run is told and counted, and the next one is tried."""
     with serving("flows:greet", "--input", "name=nobody", "--every", "0.01", "--exporter", "none") as (url, process):
@@ -115,12 +120,14 @@ def test_runs_that_fail_are_told_and_go_on():
         assert "greet failed: LookupError: nobody is there\n" in end(process, signal.SIGTERM)[1]
 
 
+@pytest.mark.process_heavy
 def test_a_stream_is_pulled_to_its_end():
     """A flow that ends in a stream has its items made."""
     with serving("flows:letters", "--input", "text=abc", "--every", "0.01", "--exporter", "none") as (url, _):
         wait_until(lambda: "stream_items_total{" in ask(f"{url}/metrics").body, "items")
 
 
+@pytest.mark.process_heavy
 @pytest.mark.parametrize("program", ["program:main", "program:amain"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_program_ends_in_order(tmp_path, program, number, code):
@@ -147,6 +154,7 @@ def test_a_program_that_fails_fails_it():
     assert "aetherflow/cli" not in done.stderr
 
 
+@pytest.mark.process_heavy
 def test_a_monitor_of_ones_own_is_asked():
     """A HealthMonitor is served as it is, and is that of the process."""
     with serving("program:monitor", "--exporter", "none") as (url, _):
@@ -154,6 +162,7 @@ def test_a_monitor_of_ones_own_is_asked():
         assert 'aetherflow_health_status{aetherflow_health_state="unhealthy"} 1.0' in ask(f"{url}/metrics").body
 
 
+@pytest.mark.process_heavy
 def test_a_token_is_taken_from_its_variable():
     """With ``AETHER_SERVE_TOKEN`` metrics ask for it, and it is printed nowhere."""
     with serving("program:main", env={"AETHER_SERVE_TOKEN": "secret-7"}) as (url, process):
@@ -162,6 +171,7 @@ def test_a_token_is_taken_from_its_variable():
         assert "secret-7" not in end(process, signal.SIGTERM)[1]
 
 
+@pytest.mark.process_heavy
 def test_being_open_to_others_is_told():
     """Listening on all addresses without a token is allowed, and said."""
     with serving("program:main", "--host", "0.0.0.0") as (_, process):
@@ -201,7 +211,6 @@ def test_a_port_that_is_taken_is_one_clear_error():
 def test_what_cannot_be_served_is_told_in_one_line(monkeypatch, capsys, arguments, told):
     """A bad argument ends with exit code 2 and one line that says what is wrong."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert code_of("serve", *arguments) == 2
     printed = capsys.readouterr().err

@@ -252,6 +252,7 @@ class Terminal:
         return code
 
 
+@pytest.mark.process_heavy
 def test_it_goes_on_whether_or_not_anybody_answers():
     """It says who does not answer and keeps trying; it shows the process once there is one; Ctrl-C is how to leave."""
     (port,) = free_ports(1)
@@ -268,6 +269,7 @@ def test_it_goes_on_whether_or_not_anybody_answers():
     assert "\x1b[?25h" in terminal.text  # and so is the cursor
 
 
+@pytest.mark.process_heavy
 def test_colours_are_left_out_where_that_is_asked_for():
     """With NO_COLOR nothing in the terminal is coloured."""
     with serve(port=0, monitor=HealthMonitor()) as url:

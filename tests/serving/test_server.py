@@ -134,6 +134,7 @@ def test_a_missing_extra_is_named(package):
     assert done.stderr.endswith("install aetherflow-otel[serve]\n")
 
 
+@pytest.mark.process_heavy
 def test_the_application_runs_under_uvicorn_itself():
     """``uvicorn --factory aetherflow.serving:make_app`` is all it takes, and SIGTERM ends it in order."""
     with socket.socket() as free:

@@ -9,9 +9,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from aetherflow.config import complaints_of
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import RUN_DURATION
+from aetherflow.validation import format_validation_errors
 
 __all__ = [
     "FEWEST_BASELINES",
@@ -124,4 +124,4 @@ def read_rules(path: Path) -> Rules:
     try:
         return Rules.model_validate(data)
     except ValidationError as failure:
-        raise ConfigurationError(f"{path}: {complaints_of(failure)}") from None
+        raise ConfigurationError(f"{path}: {format_validation_errors(failure)}") from None

@@ -25,9 +25,8 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     table.add_column("variable")
     for setting in PerformanceConfig().explain():
         style = "dim" if setting.source == "default" else "green"
-        variable = str(PerformanceConfig.model_fields[setting.name].validation_alias)
         source = "default" if setting.source == "default" else "environment"
-        table.add_row(setting.name, str(setting.value), source, variable, style=style)
+        table.add_row(setting.name, str(setting.value), source, setting.variable, style=style)
     consoles.out.print(table)
     return ExitCode.FINE
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from aetherflow.config import complaints_of
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import DURATION_BOUNDARIES
 from aetherflow.telemetry.health.limits import LimitsByName
+from aetherflow.validation import format_validation_errors
 
 __all__ = ["Expectations", "Latency", "Objective", "read_expectations"]
 
@@ -100,7 +100,7 @@ def read_expectations(path: Path) -> Expectations:
         found = Expectations.model_validate(data)
         _ = found.thresholds
     except ValidationError as failure:
-        raise ConfigurationError(f"{path}: {complaints_of(failure)}") from None
+        raise ConfigurationError(f"{path}: {format_validation_errors(failure)}") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     return found

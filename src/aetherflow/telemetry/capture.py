@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -68,11 +69,12 @@ class CapturedTelemetry:
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
         self._before: active.Providers | None = None
+        resource = Resource.create()  # once for both: its detectors run on threads
         self.tracer_provider = TracerProvider(
-            sampler=sampler, id_generator=DeterministicIdGenerator(), shutdown_on_exit=False
+            sampler=sampler, resource=resource, id_generator=DeterministicIdGenerator(), shutdown_on_exit=False
         )
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.meter_provider = MeterProvider([self._reader], resource=resource, shutdown_on_exit=False)
 
     def __enter__(self) -> Self:
         self._before = active.providers

@@ -126,9 +126,15 @@ meter_provider:
 
 
 @pytest.fixture
-def declared(monkeypatch, tmp_path):
-    """A function that declares providers which send to an endpoint."""
+def declared(declare_unread):
+    """The same, for a test that needs the package which reads such a file."""
     pytest.importorskip("opentelemetry.configuration", reason=NEEDS_DEV)
+    return declare_unread
+
+
+@pytest.fixture
+def declare_unread(monkeypatch, tmp_path):
+    """A function that declares providers which send to an endpoint."""
 
     def declare(endpoint: str) -> Path:
         file = tmp_path / "otel.yaml"
@@ -181,9 +187,9 @@ print(time.monotonic(), flush=True)
     assert "telemetry was not all exported" in finished.stderr
 
 
-def test_a_file_without_the_package_is_an_error_that_names_it(monkeypatch, declared):
+def test_a_file_without_the_package_is_an_error_that_names_it(monkeypatch, declare_unread):
     """Nothing is set up half: the error tells what to install."""
-    declared("http://c:1")
+    declare_unread("http://c:1")
     monkeypatch.setitem(sys.modules, "opentelemetry.configuration", None)
     with pytest.raises(ConfigurationError, match=r"OTEL_CONFIG_FILE.*install opentelemetry-configuration"):
         configure()
@@ -192,6 +198,7 @@ def test_a_file_without_the_package_is_an_error_that_names_it(monkeypatch, decla
 
 def test_a_file_that_cannot_be_used_is_named(monkeypatch, tmp_path):
     """The error names the variable, the file and what is wrong with it."""
+    pytest.importorskip("opentelemetry.configuration", reason=NEEDS_DEV)
     monkeypatch.setenv("OTEL_CONFIG_FILE", str(tmp_path / "nowhere.yaml"))
     with pytest.raises(ConfigurationError, match=r"OTEL_CONFIG_FILE is '.*nowhere.yaml', which cannot be used"):
         configure()

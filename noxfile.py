@@ -10,15 +10,35 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.error_on_missing_interpreters = False
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+
+
+@nox.session(python=PYTHONS[0], reuse_venv=True)
+def fast(session: nox.Session) -> None:
+    """Run the default tests with few hypothesis examples, about a minute; for use while you edit."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-q", *session.posargs, env={"HYPOTHESIS_PROFILE": "fast"})
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments after `--` go to pytest."""
+    """Run the default tests; arguments after `--` go to pytest."""
     session.install("-e", ".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def every_test(session: nox.Session) -> None:
+    """Run every test, the slow ones and those of browsers, servers and worker processes too."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "--all", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def full(session: nox.Session) -> None:
+    """Run all that CI runs, without time limits on the builds."""
+    session.run(".ci/run", env={"BUILD_SECONDS": "0"}, external=True)
 
 
 @nox.session(python=PYTHONS[0])
@@ -32,9 +52,9 @@ def oldest(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def coverage(session: nox.Session) -> None:
     """Run the tests under coverage, in threads and child processes too, and report what they missed."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[dev]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "--all", "--numprocesses=0", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report")
 
@@ -42,7 +62,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[dev]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
@@ -50,7 +70,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def types(session: nox.Session) -> None:
     """Check types: mypy over everything, and the never-run typing tests with pyright too."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[dev]")
     session.run("mypy", "--strict")
     session.run("pyright")
 
@@ -81,13 +101,13 @@ def regression_simulator(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def otava(session: nox.Session) -> None:
     """Run the tests of trends with Apache Otava installed."""
-    session.install("-e", ".[test,trend]")
+    session.install("-e", ".[dev,trend]")
     session.run("pytest", "tests/analysis/test_trend.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def collector(session: nox.Session) -> None:
     """Build the collector, where that was not done before, and try its configuration on it."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[dev]")
     session.run("python", "-m", "tests.support.collector", env={"PYTHONPATH": "."})
-    session.run("pytest", "tests/operations/test_collector.py", *session.posargs)
+    session.run("pytest", "--all", "tests/operations/test_collector.py", *session.posargs)

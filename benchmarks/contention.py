@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from rich.console import Console
 from rich.table import Table
-from tests.support.receivers import Rotel
+from tests.support.rotel import Rotel
 
 from aetherflow import configure, node
 from aetherflow.telemetry import active

@@ -23,7 +23,7 @@ from dependency_injector.wiring import Provide
 from rich.console import Console
 from rich.table import Table
 from streamlet import node as streamlet_node
-from tests.support.receivers import Rotel
+from tests.support.rotel import Rotel
 
 from aetherflow import configure
 from aetherflow.telemetry import active

@@ -6,8 +6,10 @@ import gc
 import os
 import re
 import sys
+import tomllib
 import unittest
 from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from opentelemetry import _logs, context, metrics, propagate, trace
 from opentelemetry.util._once import Once
+from packaging.requirements import Requirement
 
 from aetherflow import config
 from aetherflow.telemetry import active
@@ -35,6 +38,7 @@ _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", _COMMON, database=DirectoryBasedExampleDatabase(ROOT / ".hypothesis" / "examples"))
 settings.register_profile("ci", _COMMON, derandomize=True, database=None, print_blob=True)
 settings.register_profile("brief", settings.get_profile("ci"), max_examples=30)
+settings.register_profile("fast", _COMMON, max_examples=10)
 settings.register_profile("thorough", _COMMON, max_examples=2_000, database=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
@@ -50,6 +54,30 @@ _LEFT_OUT = ("slow", "stress", "browser", "process_heavy", "backend")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option for the whole suite."""
     parser.addoption("--all", action="store_true", help=f"run also the tests marked {', '.join(_LEFT_OUT)}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to run the whole suite without the packages that it needs, instead of skipping their tests."""
+    if config.option.all and not hasattr(config, "workerinput") and (missing := _missing_packages()):
+        raise pytest.UsageError(f"--all needs the extra 'dev' (pip install -e '.[dev]'): {', '.join(missing)}")
+
+
+def _missing_packages() -> list[str]:
+    """Return the requirements of the extra `dev` that are not installed here, of those that belong here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    requirements = map(Requirement, project["optional-dependencies"]["dev"])
+    return [
+        str(requirement)
+        for requirement in requirements
+        if (requirement.marker is None or requirement.marker.evaluate()) and not _is_installed(requirement)
+    ]
+
+
+def _is_installed(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+    except PackageNotFoundError:
+        return False
 
 
 def pytest_xdist_auto_num_workers() -> int | None:

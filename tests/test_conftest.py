@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +44,43 @@ def test_configuration_does_not_leak(turn: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AETHER_CACHE_SIZE", str(len(turn)))
     assert perf_config.cache_size == len(turn)
     assert configure(turn, "none").tracer_provider is trace.get_tracer_provider()
+
+
+def run_pytest(folder: Path, source: str, *options: str) -> str:
+    """Run a test module with the options of this project, and return all output."""
+    (folder / "test_it.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "--rootdir", folder, "test_it.py", *options],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_crash_is_located(tmp_path: Path) -> None:
+    """After a segmentation fault the output has the order, the test, its worker and the line that crashed."""
+    source = 'import faulthandler\n\ndef test_crash():\n    "Crash."\n    faulthandler._sigsegv()\n'
+    output = run_pytest(tmp_path, source, "--numprocesses=2", "--randomly-seed=7")
+    assert "Segmentation fault" in output
+    assert re.search(r'File ".*test_it.py", line 5 in test_crash', output)
+    assert re.search(r"worker 'gw\d' crashed while running 'test_it.py::test_crash'", output)
+
+
+@pytest.mark.slow
+def test_a_hang_is_located(tmp_path: Path) -> None:
+    """A test that never ends fails after its time limit, with the line at which each thread waits."""
+    source = 'import threading\n\ndef test_hang():\n    "Hang."\n    threading.Event().wait()\n'
+    output = run_pytest(tmp_path, source, "-o", "timeout=1")
+    assert re.search(r"test_it.py:5: $", output, re.MULTILINE)
+    assert "Timeout (>1.0s)" in output
+
+
+def test_quiet_output_begins_with_the_order() -> None:
+    """The first line says how to repeat the order, also in quiet mode, in which pytest-randomly does not."""
+    command = [sys.executable, "-m", "pytest", "-q", ROOT / "tests" / "test_errors.py", "-n0", "-p", "randomly"]
+    done = subprocess.run(
+        [*command, "--randomly-seed=7", "--collect-only"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith("order: random; to repeat it: pytest -p randomly --randomly-seed=7\n")

@@ -77,7 +77,7 @@ class PerformanceConfig:
     gc_threshold: int = _setting("AETHER_GC_THRESHOLD")
     """Allocations between collections of the youngest generation, 1,000 by default; in force only after `apply_gc`."""
 
-    _sources: dict[str, str] = field(repr=False, compare=False)
+    _sources: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     """The origin of each value that is not a default: ``argument`` or the variable."""
 
     def __init__(self, **values: float) -> None:

@@ -49,8 +49,9 @@ def test_configuration_does_not_leak(turn: str, monkeypatch: pytest.MonkeyPatch)
 def run_pytest(folder: Path, source: str, *options: str) -> str:
     """Run a test module with the options of this project, and return all output."""
     (folder / "test_it.py").write_text(source)
+    command = [sys.executable, "-m", "pytest"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "--rootdir", folder, "test_it.py", *options],
+        [*command, "-q", "-c", ROOT / "pyproject.toml", f"--rootdir={folder}", "test_it.py", *options],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout

@@ -74,7 +74,7 @@ QUIET = """
 import sys, threading, warnings
 warnings.simplefilter("error")
 # Where these are installed, dependency-injector imports them, whoever asks.
-sys.modules |= dict.fromkeys(("fastapi", "starlette"))
+sys.modules |= dict.fromkeys(("fastapi", "starlette", "pydantic", "pydantic_settings"))
 heard = []
 sys.addaudithook(lambda event, args: heard.append(event) if event.startswith(("socket.", "subprocess.")) else None)
 import aetherflow
@@ -84,7 +84,7 @@ assert metrics._internal._METER_PROVIDER is None, "a meter provider was set"
 assert threading.active_count() == 1, threading.enumerate()
 assert not set(heard) - {"socket.gethostname"}, heard
 loaded = {name for name, found in sys.modules.items() if found}
-foreign = {"distributed", "ray", "starlette", "uvicorn", "grpc"} & loaded
+foreign = {"distributed", "ray", "starlette", "uvicorn", "grpc", "pydantic"} & loaded
 assert not foreign, foreign
 """
 

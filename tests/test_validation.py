@@ -1,22 +1,51 @@
-"""Messages for values of a configuration file that are not allowed."""
+"""Tables of configuration files: their values are validated, and one message names all that is wrong."""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aetherflow.validation import format_validation_errors
+from aetherflow.errors import ConfigurationError, MissingExtraError
+from aetherflow.validation import Bounds, Check, validate_table
 
 
-class Table(BaseModel):
-    """A file with a key of each kind."""
+def refuse_odd(value: int) -> int:
+    """Refuse an odd number."""
+    if value % 2:
+        raise ValueError("must be even")
+    return value
 
-    model_config = ConfigDict(extra="forbid")
-    number: float = Field(default=1.0, lt=2)
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a key of each kind."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    number: Annotated[float, Bounds(lt=2)] = 1.0
     whole: int = 1
+    even: Annotated[int, Check(refuse_odd)] = 2
     flag: bool = True
     names: tuple[str, ...] = ()
-    inner: dict[str, int] = {}
+    inner: dict[str, int] = field(default_factory=dict)
+
+
+def test_values_are_converted_to_the_types_of_the_fields() -> None:
+    """Values of a file become those of the dataclass, and keys that are left out have the defaults."""
+    table = validate_table(Table, {"number": 1, "names": ["a"], "inner": {"b": 3}}, "it.toml", "gate")
+    assert table == Table(number=1.0, names=("a",), inner={"b": 3})
+
+
+def test_a_file_needs_the_extra_with_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pydantic the error is an ImportError that names the file, the extra and the command."""
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(MissingExtraError) as caught:
+        validate_table(Table, {}, "it.toml", "gate")
+    assert str(caught.value) == "reading it.toml needs pydantic: pip install 'aetherflow-otel[gate]'"
+    assert isinstance(caught.value, ImportError)
+    assert caught.value.name == "pydantic"
 
 
 @pytest.mark.parametrize(
@@ -29,11 +58,13 @@ class Table(BaseModel):
         ({"names": [1]}, "names[0]=1 is not allowed; allowed: text"),
         ({"flag": "perhaps"}, "flag='perhaps' is not allowed; allowed: true or false"),
         ({"number": 3}, "number=3: Input should be less than 2"),
+        ({"even": 3}, "even=3: must be even"),
+        ({"number": float("nan")}, "number=nan: Input should be a finite number"),
         ({"other": 3, "number": "x"}, "number='x' is not allowed; allowed: a number; other=3: there is no such key"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_what_is_allowed(data: object, told: str) -> None:
     """All of it at once, by the names that the file has."""
-    with pytest.raises(ValidationError) as failure:
-        Table.model_validate(data)
-    assert format_validation_errors(failure.value) == told
+    with pytest.raises(ConfigurationError) as failure:
+        validate_table(Table, data, "it.toml", "gate")
+    assert str(failure.value) == f"it.toml: {told}"

@@ -10,6 +10,7 @@ __all__ = [
     "BranchError",
     "CompositionError",
     "ConfigurationError",
+    "MissingExtraError",
     "MissingInputError",
     "NodeTimeoutError",
     "NotAStreamError",
@@ -52,6 +53,22 @@ class CompositionError(AetherFlowError, ValueError):
 
 class ConfigurationError(AetherFlowError, ValueError):
     """A setting or argument has a value that is not allowed; names it, the value and what is allowed."""
+
+
+class MissingExtraError(AetherFlowError, ImportError):
+    """A feature needs a package that only an extra installs.
+
+    Args:
+        feature: The feature, such as ``aetherflow serve``.
+        package: The package that is not installed.
+        extra: The extra of this distribution that installs it.
+    """
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        self.feature = feature
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{feature} needs {package}: pip install 'aetherflow-otel[{extra}]'", name=package)
 
 
 class MissingInputError(AetherFlowError, LookupError):

@@ -15,7 +15,7 @@ from tests.analysis.metric_samples import START, exponential, message, node_dura
 
 from aetherflow.analysis.metrics import Job, read_jobs
 from aetherflow.analysis.trend import Trend, find_steps, find_trends
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import MissingExtraError
 from aetherflow.telemetry import conventions as names
 
 
@@ -106,7 +106,7 @@ def test_otava_is_asked_where_it_is_installed(series: Callable[..., list[Job]]) 
     """Apache Otava finds the same step; without it the extra is named."""
     jobs = series(30, {"n1": (18, 1.5)})
     if importlib.util.find_spec("otava") is None:
-        with pytest.raises(ConfigurationError, match=r"aetherflow-otel\[trend\]"):
+        with pytest.raises(MissingExtraError, match=r"aetherflow-otel\[trend\]"):
             find_trends(jobs, method="otava")
         return
     found = by_name(find_trends(jobs, method="otava"))

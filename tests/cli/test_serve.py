@@ -227,5 +227,5 @@ def test_a_missing_extra_is_named(command):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 2
-    assert done.stderr.endswith("install aetherflow-otel[serve]\n")
+    assert done.stderr.endswith("pip install 'aetherflow-otel[serve]'\n")
     assert done.stderr.count("\n") == 1

@@ -130,8 +130,8 @@ def test_importing_aetherflow_imports_no_server():
 def test_a_missing_extra_is_named(package):
     """Without its packages the import fails with what to install."""
     done = run_python(f"import sys; sys.modules[{package!r}] = None; import aetherflow.serving")
-    assert done.stderr.splitlines()[-1].startswith("ImportError: aetherflow.serving needs ")
-    assert done.stderr.endswith("install aetherflow-otel[serve]\n")
+    assert done.stderr.splitlines()[-1].startswith("aetherflow.errors.MissingExtraError: aetherflow.serving needs ")
+    assert done.stderr.endswith("pip install 'aetherflow-otel[serve]'\n")
 
 
 @pytest.mark.process_heavy

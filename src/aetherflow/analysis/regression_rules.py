@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final
-
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from typing import Annotated, ClassVar, Final
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import RUN_DURATION
-from aetherflow.validation import format_validation_errors
+from aetherflow.validation import Bounds, validate_table
 
 __all__ = [
     "FEWEST_BASELINES",
@@ -29,13 +28,14 @@ FEWEST_CANDIDATES: Final = 3
 FEWEST_PAIRS: Final = 5
 """Jobs of each kind below which the gate only warns."""
 
-_Fraction = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+_Fraction = Annotated[float, Bounds(gt=0, le=10)]
 
 
-class _Rule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class _Rule:
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
+@dataclass(frozen=True)
 class NodeRule(_Rule):
     """What holds for the nodes that patterns name; ``*`` and ``?`` stand for any characters."""
 
@@ -58,6 +58,7 @@ class NodeRule(_Rule):
         return all(fnmatchcase(name, pattern) for name, pattern in pairs)
 
 
+@dataclass(frozen=True)
 class SuiteRule(_Rule):
     """What holds for all nodes together."""
 
@@ -67,6 +68,7 @@ class SuiteRule(_Rule):
     """Whether it fails the job."""
 
 
+@dataclass(frozen=True)
 class RateLimits(_Rule):
     """The changes of rates that fail the job; those of a rate that has no limit only warn."""
 
@@ -80,29 +82,30 @@ class RateLimits(_Rule):
     """As a fraction of what it was."""
 
 
+@dataclass(frozen=True)
 class Rules(_Rule):
     """What the gate tolerates."""
 
     limit: _Fraction = 0.10
     """The shift of a node that is a regression, as a fraction."""
-    margin: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.05
+    margin: Annotated[float, Bounds(ge=0, le=10)] = 0.05
     """The shift that must be exceeded beyond doubt, as a fraction; no more than the limit counts."""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    alpha: Annotated[float, Bounds(gt=0, lt=0.5)] = 0.01
     """The chance of a false alarm over all nodes together, were every one of them slower by just the margin."""
-    min_calls: PositiveInt = 200
+    min_calls: Annotated[int, Bounds(gt=0)] = 200
     """Calls on each side below which nothing is said of a node."""
     suite: SuiteRule = SuiteRule()
     """What holds for all nodes together."""
     rates: RateLimits = RateLimits()
     """Limits beyond which error and retry rates, cache hit ratios and throughput fail a comparison."""
-    nodes: Annotated[tuple[NodeRule, ...], Field(alias="node")] = ()
+    node: tuple[NodeRule, ...] = ()
     """What is different for some nodes; the first that covers a node holds."""
 
     def for_node(self, flow: str, node: str, metric: str) -> NodeRule:
         """Give what holds for a node."""
         # On a busy machine what is between nodes varies several times as much as they do, and a run contains it.
         usual = NodeRule(fail=metric != RUN_DURATION.name)
-        return next((rule for rule in self.nodes if rule.covers(flow, node, metric)), usual)
+        return next((rule for rule in self.node if rule.covers(flow, node, metric)), usual)
 
 
 def read_rules(path: Path) -> Rules:
@@ -121,7 +124,4 @@ def read_rules(path: Path) -> Rules:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
-    try:
-        return Rules.model_validate(data)
-    except ValidationError as failure:
-        raise ConfigurationError(f"{path}: {format_validation_errors(failure)}") from None
+    return validate_table(Rules, data, str(path), "gate")

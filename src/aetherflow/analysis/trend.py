@@ -16,7 +16,7 @@ from aetherflow.analysis.metrics import Job
 from aetherflow.analysis.node_samples import NodeKey, comparable_durations, sample_of
 from aetherflow.analysis.rates import WARNING_LIMITS, RateKey, observe_rates
 from aetherflow.analysis.shifts import FEWEST_FOR_FACTOR
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import MissingExtraError
 from aetherflow.telemetry.conventions import NODE_DURATION, VCS_REVISION
 
 __all__ = ["ChangePoint", "Detector", "Method", "RateTrend", "Trend", "find_rate_trends", "find_steps", "find_trends"]
@@ -205,9 +205,7 @@ def _otava(limit: float) -> Detector:
     try:
         find: Any = import_module("otava.analysis").compute_change_points
     except ImportError as error:
-        raise ConfigurationError(
-            "method is 'otava', and Apache Otava is not installed; install aetherflow-otel[trend], or use 'steps'"
-        ) from error
+        raise MissingExtraError("the method 'otava' (the default is 'steps')", "apache-otava", "trend") from error
 
     def detect(logs: Sequence[float]) -> list[int]:
         values = [math.exp(value - logs[0]) for value in logs]

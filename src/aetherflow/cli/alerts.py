@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, put_out
+from aetherflow.cli.command import Command, Consoles, ExitCode, put_out
+from aetherflow.errors import MissingExtraError
 from aetherflow.operations.alerts import alert_document
 from aetherflow.operations.objectives import Expectations, read_expectations
 
@@ -30,7 +31,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     try:
         import yaml
     except ImportError as error:
-        raise UsageError("rules are written as YAML, by PyYAML; install aetherflow-otel[operations]") from error
+        raise MissingExtraError("aetherflow alerts", "PyYAML", "operations") from error
     expected = read_expectations(arguments.config) if arguments.config else Expectations()
     text = _HEAD + yaml.safe_dump(alert_document(expected), sort_keys=False, width=110, allow_unicode=True)
     put_out(text, arguments.output, consoles)

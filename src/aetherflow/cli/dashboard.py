@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, put_out
+from aetherflow.cli.command import Command, Consoles, ExitCode, put_out
+from aetherflow.errors import MissingExtraError
 
 __all__ = ["COMMAND"]
 
@@ -20,9 +21,7 @@ def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     try:
         from aetherflow.operations.dashboards import dashboard_json
     except ImportError as error:
-        raise UsageError(
-            "the dashboard is made with Grafana's Foundation SDK; install aetherflow-otel[operations]"
-        ) from error
+        raise MissingExtraError("aetherflow dashboard", "grafana-foundation-sdk", "operations") from error
     text = dashboard_json(arguments.title)
     put_out(text, arguments.output, consoles)
     return ExitCode.FINE

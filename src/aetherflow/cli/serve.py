@@ -53,11 +53,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     # The engine and the server are imported here, so that other commands start without them.
-    try:
-        from aetherflow.serving import serve
-    except ImportError as error:
-        raise UsageError(str(error)) from error
     from aetherflow.flow.node import Node
+    from aetherflow.serving import serve
     from aetherflow.telemetry.health.monitor import HealthMonitor
 
     found = _load(arguments.object, (Node, HealthMonitor))

@@ -17,6 +17,7 @@ from aetherflow.analysis.scrapes import Change, Scrape, ScrapeError, scrape
 from aetherflow.cli.command import Command, Consoles, ExitCode, UsageError, number
 from aetherflow.cli.top_frame import Frame
 from aetherflow.config import SERVE_PORT, SERVE_TOKEN_VARIABLE
+from aetherflow.errors import MissingExtraError
 
 __all__ = ["COMMAND"]
 
@@ -41,7 +42,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace, consoles: Consoles) -> ExitCode:
     if find_spec("prometheus_client") is None:
-        raise UsageError("metrics are read with prometheus-client; install aetherflow-otel[serve]")
+        raise MissingExtraError("aetherflow top", "prometheus-client", "serve")
     watch = _Watch(_address(arguments.url), os.environ.get(SERVE_TOKEN_VARIABLE) or None, arguments.interval)
     if arguments.once:
         watch.look()

@@ -4,69 +4,68 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from typing import Annotated, Any, ClassVar, Final
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.telemetry.conventions import DURATION_BOUNDARIES
 from aetherflow.telemetry.health.limits import LimitsByName
-from aetherflow.validation import format_validation_errors
+from aetherflow.validation import Bounds, Check, validate_table
 
 __all__ = ["Expectations", "Latency", "Objective", "read_expectations"]
 
 _YAML: Final = frozenset({".yaml", ".yml"})
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class _Table:
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
+def _boundary(value: float) -> float:
+    if value not in DURATION_BOUNDARIES:
+        raise ValueError(f"must be a boundary of the histograms: {', '.join(map('{:g}'.format, DURATION_BOUNDARIES))}")
+    return value
+
+
+@dataclass(frozen=True)
 class Latency(_Table):
     """Which share of runs must end within which time."""
 
-    within: float
+    within: Annotated[float, Check(_boundary)]
     """Seconds; one of the boundaries of the histograms, since no other can be told from them."""
-    share: float = Field(default=0.99, gt=0, lt=1)
+    share: Annotated[float, Bounds(gt=0, lt=1)] = 0.99
     """Of all runs, failed ones too."""
 
-    @field_validator("within")
-    @classmethod
-    def _is_boundary(cls, value: float) -> float:
-        if value not in DURATION_BOUNDARIES:
-            raise ValueError(
-                f"must be a boundary of the histograms: {', '.join(map('{:g}'.format, DURATION_BOUNDARIES))}"
-            )
-        return value
 
-
+@dataclass(frozen=True)
 class Objective(_Table):
     """What is promised of the runs of every flow."""
 
-    success: float = Field(default=0.999, gt=0, lt=1)
+    success: Annotated[float, Bounds(gt=0, lt=1)] = 0.999
     """The share of runs that do not fail."""
     latency: Latency | None = None
     """How fast they are; nothing is promised where it is left out."""
-    days: PositiveInt = 30
+    days: Annotated[int, Bounds(gt=0)] = 30
     """The period that the promise is kept over."""
 
 
+@dataclass(frozen=True)
 class Expectations(_Table):
     """What alerts are made from."""
 
     objective: Objective = Objective()
-    limits: Mapping[str, Any] = Field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
     """Thresholds, by the names that ``HealthMonitor`` has for them; ``false`` leaves one out."""
-    per: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Thresholds of single components, by name, by kind and name (``node fetch``), or by a pattern for either."""
-    window: PositiveInt = 300
+    window: Annotated[int, Bounds(gt=0)] = 300
     """Seconds that thresholds are held against: several times the interval of scraping."""
-    min_samples: int = Field(default=10, ge=0)
+    min_samples: Annotated[int, Bounds(ge=0)] = 10
     """With fewer values in the window nothing is said of a component."""
     job: str = ""
     """The service, as Prometheus has it in the label ``job``; empty for every one that emits our metrics."""
-    labels: Mapping[str, str] = Field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that every alert gets, such as ``team``."""
 
     @property
@@ -96,14 +95,12 @@ def read_expectations(path: Path) -> Expectations:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not {kind}: {error}") from error
+    expectations = validate_table(Expectations, data, str(path), "operations")
     try:
-        found = Expectations.model_validate(data)
-        _ = found.thresholds
-    except ValidationError as failure:
-        raise ConfigurationError(f"{path}: {format_validation_errors(failure)}") from None
+        _ = expectations.thresholds
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
-    return found
+    return expectations
 
 
 def _parsed(text: str, kind: str) -> object:

@@ -10,10 +10,7 @@ In an ASGI application, and beside a program that has none::
 
 from __future__ import annotations
 
-from typing import Final
-
-EXTRA: Final = "install aetherflow-otel[serve]"
-"""What is missing where these do not import."""
+from aetherflow.errors import MissingExtraError
 
 try:
     from aetherflow.serving.app import make_app
@@ -21,6 +18,6 @@ try:
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in ("starlette", "uvicorn", "prometheus_client"):
         raise
-    raise ImportError(f"aetherflow.serving needs {missing.name}: {EXTRA}", name=missing.name) from missing
+    raise MissingExtraError("aetherflow.serving", missing.name or "starlette", "serve") from missing
 
-__all__ = ["EXTRA", "make_app", "serve"]
+__all__ = ["make_app", "serve"]

@@ -22,7 +22,7 @@ from tests.support.dev_extra import NEEDS_DEV
 from tests.support.receivers import HttpReceiver, free_ports, silent_server, wait_until
 
 from aetherflow import node
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import ConfigurationError, MissingExtraError
 from aetherflow.telemetry.setup import configuring as setup
 from aetherflow.telemetry.setup import providers
 from aetherflow.telemetry.setup.configuring import configure
@@ -191,7 +191,7 @@ def test_a_file_without_the_package_is_an_error_that_names_it(monkeypatch, decla
     """Nothing is set up half: the error tells what to install."""
     declare_unread("http://c:1")
     monkeypatch.setitem(sys.modules, "opentelemetry.configuration", None)
-    with pytest.raises(ConfigurationError, match=r"OTEL_CONFIG_FILE.*install opentelemetry-configuration"):
+    with pytest.raises(MissingExtraError, match=r"OTEL_CONFIG_FILE=.*aetherflow-otel\[config-file\]"):
         configure()
     assert setup._state.current is None
 
@@ -542,7 +542,7 @@ def test_prometheus_without_its_package_is_an_error_that_names_it(monkeypatch):
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.prometheus", None)
     monkeypatch.delitem(sys.modules, "aetherflow.telemetry.export.prometheus", raising=False)
-    with pytest.raises(ConfigurationError, match=r"'prometheus'.*install aetherflow-otel\[prometheus\]"):
+    with pytest.raises(MissingExtraError, match=r"=prometheus needs .*aetherflow-otel\[prometheus\]"):
         configure()
 
 

@@ -28,7 +28,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import ConfigurationError, MissingExtraError
 from aetherflow.telemetry.export.destination import Destination, Signal
 from aetherflow.telemetry.export.files import ProcessFile
 from aetherflow.telemetry.per_process import PerProcess
@@ -61,16 +61,15 @@ def metric_reader(to: Destination, file: ProcessFile, interval: float | None) ->
         interval: Seconds between two exports; None for what ``OTEL_METRIC_EXPORT_INTERVAL`` says.
 
     Raises:
-        ConfigurationError: The package of the exporter is not installed, or a variable has a value it refuses.
+        ConfigurationError: A variable has a value that the exporter refuses.
+        MissingExtraError: The package of the exporter is not installed.
     """
     if to.exporter == "prometheus":
         try:
             from aetherflow.telemetry.export.prometheus import PrometheusReader
         except ModuleNotFoundError as missing:
-            raise ConfigurationError(
-                f"OTEL_METRICS_EXPORTER names 'prometheus', but {missing.name} is missing; "
-                "install aetherflow-otel[prometheus]"
-            ) from missing
+            package = missing.name or "opentelemetry.exporter.prometheus"
+            raise MissingExtraError("OTEL_METRICS_EXPORTER=prometheus", package, "prometheus") from missing
         return PrometheusReader()
     if to.protocol is None and to.exporter not in _OURS:
         offered = _offered("metrics", to.exporter)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from opentelemetry import _logs, metrics, trace
 
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import ConfigurationError, MissingExtraError
 
 __all__ = ["VARIABLE", "apply_file"]
 
@@ -24,14 +24,14 @@ def apply_file(path: str) -> list[Any]:
         The global providers, which are now to be closed by whoever asked.
 
     Raises:
-        ConfigurationError: The package is not installed, or the file is not as it should be.
+        ConfigurationError: The file cannot be used.
+        MissingExtraError: The package that reads it is not installed.
     """
     try:
         from opentelemetry.configuration import configure_sdk, load_config_file
     except ModuleNotFoundError as missing:
-        raise ConfigurationError(
-            f"{VARIABLE} is {path!r}, but {missing.name} is missing; install opentelemetry-configuration"
-        ) from missing
+        package = missing.name or "opentelemetry.configuration"
+        raise MissingExtraError(f"{VARIABLE}={path}", package, "config-file") from missing
     try:
         configure_sdk(load_config_file(path))
     except Exception as error:

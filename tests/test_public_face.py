@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +75,7 @@ QUIET = """
 import sys, threading, warnings
 warnings.simplefilter("error")
 # Where these are installed, dependency-injector imports them, whoever asks.
-sys.modules |= dict.fromkeys(("fastapi", "starlette", "pydantic", "pydantic_settings"))
+sys.modules |= dict.fromkeys(("fastapi", "starlette"))
 heard = []
 sys.addaudithook(lambda event, args: heard.append(event) if event.startswith(("socket.", "subprocess.")) else None)
 import aetherflow
@@ -84,7 +85,7 @@ assert metrics._internal._METER_PROVIDER is None, "a meter provider was set"
 assert threading.active_count() == 1, threading.enumerate()
 assert not set(heard) - {"socket.gethostname"}, heard
 loaded = {name for name, found in sys.modules.items() if found}
-foreign = {"distributed", "ray", "starlette", "uvicorn", "grpc", "pydantic"} & loaded
+foreign = {"distributed", "ray", "starlette", "uvicorn", "grpc"} & loaded
 assert not foreign, foreign
 """
 
@@ -93,6 +94,29 @@ def test_importing_is_quiet() -> None:
     """Importing sets no global provider, starts no thread, opens no socket, warns of nothing and loads no extra."""
     done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 0, done.stderr
+
+
+WITHOUT_EXTRAS = """
+import importlib.abc, sys
+class Extras(importlib.abc.MetaPathFinder):
+    names = {"pydantic", "pydantic_settings", "starlette", "uvicorn", "prometheus_client", "yaml", "fastapi", "otava"}
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Extras())
+from aetherflow.cli.main import main
+sys.exit(main(["regress", "--config", "regress.toml", "--baseline", ".", "--candidate", "."]))
+"""
+
+
+def test_the_base_install_needs_no_extra() -> None:
+    """Package and command line are imported without the packages of any extra; a feature that needs one names it."""
+    Path("regress.toml").write_text("limit = 0.2\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert done.returncode == 2
+    assert "reading regress.toml needs pydantic: pip install 'aetherflow-otel[gate]'" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("name", ["nowhere", "Nodes"])

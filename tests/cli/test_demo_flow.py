@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,11 @@ def test_a_python_without_sources_says_so(
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "nowhere"))
     assert main(["demo"]) == 1
     assert "no source files of its standard library" in capsys.readouterr().err
+
+
+def test_a_link_to_a_missing_file_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library of a distribution may link to files that are not installed; they are not among the sources."""
+    (tmp_path / "present.py").write_text("x = 1\n")
+    (tmp_path / "sitecustomize.py").symlink_to(tmp_path / "nowhere.py")
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    assert [source.module for source in list_sources()] == ["present"]

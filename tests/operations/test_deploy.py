@@ -182,5 +182,6 @@ def test_the_shop_answers_probes(tmp_path: Path) -> None:
         told = {"PROBES_HOST": "127.0.0.1", "PROBES_PORT": str(port), "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
         with shop(tmp_path, **told):
             assert wait_until(alive, "the shop")
-            with pytest.raises(urllib.error.HTTPError, match="404"):
+            with pytest.raises(urllib.error.HTTPError, match="404") as refused:
                 urllib.request.urlopen(f"{base}/nonsense", timeout=5)
+            refused.value.close()

@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 from tests.serving.asking import ask
+from tests.support.forking import fork
 
 from aetherflow.errors import ConfigurationError
 from aetherflow.serving import serve
@@ -101,7 +102,7 @@ def test_a_forked_child_lets_go_of_the_port():
     """A child that lives on does not keep the port that its parent has left."""
     go_on, end = os.pipe()
     with serve(port=0) as url:
-        if (child := os.fork()) == 0:
+        if (child := fork()) == 0:
             os.close(end)
             os.read(go_on, 1)
             os._exit(0)

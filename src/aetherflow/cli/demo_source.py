@@ -89,7 +89,9 @@ def list_sources(*, limit: int | None = None, tests: bool = False) -> list[Sourc
         # Only what can be imported by name is of the library: installed packages stand in ``site-packages``.
         below[:] = [name for name in below if name.isidentifier() and (tests or name not in _TESTS)]
         package = Path(folder).relative_to(root).parts
-        found += [_source_file(Path(folder, name), package) for name in files if _is_module(name)]
+        paths = [Path(folder, name) for name in files if _is_module(name)]
+        # A distribution may have links to files outside the library that are not installed.
+        found += [_source_file(path, package) for path in paths if path.is_file()]
     if limit is not None:
         found = sorted(found, key=lambda source: (-source.size, source.module))[:limit]
     return sorted(found, key=lambda source: source.module)

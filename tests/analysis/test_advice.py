@@ -55,35 +55,18 @@ def one(advice: list[Advice], rule: str) -> Advice:
     return point
 
 
-def test_nodes_that_do_next_to_nothing_are_to_be_merged(seen: Callable[..., list[Advice]]) -> None:
-    """A chain of additions is mostly engine and telemetry; as one node with some work it is not."""
-
-    @node
-    def add(n: int) -> int:
-        return n + 1
-
-    @node
-    def double(n: int) -> int:
-        return 2 * n
-
-    @node
-    def both(n: int) -> int:
-        time.sleep(0.003)
-        return 2 * (n + 1)
-
-    @node
-    def told(n: int) -> int:
-        time.sleep(0.003)
-        return n
-
-    def run(flow: Any, times: int) -> Callable[[], None]:
-        return lambda: [flow.run(n) for n in range(times)] and None
-
-    # So many that a pause of a busy machine, which meets one of them, is not what they take on the average.
-    point = one(seen(run((add >> double).named("sums"), 2_000)), "node-too-fine")
-    assert point.subject == "sums"
-    assert point.figures["executions"] == 4_000
-    assert "node-too-fine" not in rules(seen(run((both >> told).named("sums"), 80)))
+def test_nodes_that_do_next_to_nothing_are_to_be_merged() -> None:
+    """Nodes that take less than the time between them are told; the same number of long ones is not."""
+    short = [(name, 80 * at, 80 * at + 1, "") for at, name in enumerate(["add", "double"] * 6)]
+    point = one(advise([], runs_of(*short)), "node-too-fine")
+    assert point.subject == "f"
+    assert point.figures == {
+        "executions": 120,
+        "between": pytest.approx(0.988),
+        "cost": pytest.approx(0.988 * 10 / 120),
+    }
+    long = [(name, 80 * at, 80 * at + 70, "") for at, name in enumerate(["add", "double"] * 6)]
+    assert "node-too-fine" not in rules(advise([], runs_of(*long)))
 
 
 def test_uneven_partitions_are_to_be_cut_finer(seen: Callable[..., list[Advice]]) -> None:

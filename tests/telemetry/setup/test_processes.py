@@ -83,7 +83,7 @@ def test_leaving_waits_two_seconds_at_most(server, protocol):
     assert "telemetry was not all exported" in finished.stderr
     # The clock is the machine's, so the child's reading compares with ours. Between 2 s and what the SDK takes by
     # itself there is room for a machine that is busy with other things.
-    assert left - float(finished.stdout) < STOCK_EXIT / 2
+    assert left - float(finished.stdout) < STOCK_EXIT
 
 
 def test_leaving_exports_what_is_left():

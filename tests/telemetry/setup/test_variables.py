@@ -183,7 +183,7 @@ print(time.monotonic(), flush=True)
             check=True,
         )
         left = time.monotonic()
-    assert left - float(finished.stdout) < 5  # the SDK alone takes 10 s at the least
+    assert left - float(finished.stdout) < 10  # the SDK alone takes 10 s at the least
     assert "telemetry was not all exported" in finished.stderr
 
 

@@ -87,8 +87,10 @@ def _load(reference: str, kinds: tuple[type, ...]) -> Any:
     except Exception as error:
         raise UsersOwnError from error
     if not isinstance(found, kinds):
+        from aetherflow.engine.signatures import signature_of
+
         try:
-            inspect.signature(found).bind()
+            signature_of(found).bind()
         except TypeError as error:
             raise UsageError(f"{reference} is called without arguments, and has a {error}") from error
     return found

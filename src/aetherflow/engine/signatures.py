@@ -14,7 +14,7 @@ from typing import Annotated, Any, ForwardRef, NamedTuple, NewType, TypeVar, Uni
 
 from typing_extensions import TypeAliasType
 
-__all__ = ["Signature", "accepts_mapping", "read_signature"]
+__all__ = ["Signature", "accepts_mapping", "read_signature", "signature_of"]
 
 
 class Signature(NamedTuple):
@@ -47,7 +47,7 @@ def read_signature(func: Callable[..., Any]) -> Signature:
         TypeError: The object has no signature.
         ValueError: The signature cannot be read, as with some functions written in C.
     """
-    signature = _signature_of(func)
+    signature = signature_of(func)
     evaluate = _Evaluator(func)
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     kinds = {parameter.kind for parameter in signature.parameters.values()}
@@ -64,7 +64,15 @@ def read_signature(func: Callable[..., Any]) -> Signature:
     )
 
 
-def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
+def signature_of(func: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a callable, in which an annotation that cannot be evaluated is a forward reference.
+
+    Python 3.14 and later evaluate annotations when the signature is read, and fail if a name is not defined.
+
+    Raises:
+        TypeError: The object has no signature.
+        ValueError: The signature cannot be read, as with some functions written in C.
+    """
     if sys.version_info < (3, 14):
         return inspect.signature(func)
     from annotationlib import Format  # type: ignore[import-not-found]  # of Python 3.14

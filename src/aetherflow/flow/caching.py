@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from aetherflow.engine.graph import Kind
+from aetherflow.engine.signatures import signature_of
 from aetherflow.errors import AetherFlowError, ConfigurationError
 from aetherflow.flow.owners import BoundTo, MethodPlace
 from aetherflow.resources.caching import CacheKeyError, CachePolicy, CacheResult, CacheStatistics
@@ -163,7 +164,7 @@ def _without_hash(value: object) -> tuple[object, str] | None:
 
 def _variadic_name(func: Callable[..., Any]) -> str:
     """Return the name of the parameter that takes further positional arguments, with its asterisk."""
-    parameters = inspect.signature(func).parameters.values()
+    parameters = signature_of(func).parameters.values()
     return next((f"*{each.name}" for each in parameters if each.kind is each.VAR_POSITIONAL), "*")
 
 

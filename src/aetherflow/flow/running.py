@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ from aetherflow.engine.loops import background_loop, drive, run_coroutine, run_c
 from aetherflow.engine.plan import UNSET, CallOp, Plan, Slots
 from aetherflow.engine.pool import Outcome
 from aetherflow.engine.run import RunInfo
+from aetherflow.engine.signatures import signature_of
 from aetherflow.engine.streaming import Stream, stream_over
 from aetherflow.errors import ConfigurationError, NotAStreamError, UnusedOutputWarning
 from aetherflow.flow.extra_inputs import ExtraInputs, check_extra_inputs
@@ -342,7 +342,7 @@ class Runner:
 
 def _inputs_of_call(flow: str, first: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a flow's call as inputs, by the names that its first node has for them."""
-    given = inspect.signature(first.func).bind(*args, **kwargs).arguments
+    given = signature_of(first.func).bind(*args, **kwargs).arguments
     allowed = [parameter.name for parameter in first.parameters]
     if not given.keys() <= set(allowed):
         raise ConfigurationError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import sys
 import tomllib
 import unittest
@@ -31,6 +32,9 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A crash of such an interpreter leaves a trace on its stderr, which the failing test shows.
 os.environ["PYTHONFAULTHANDLER"] = "1"
+# A shell starts a job in the background with SIGINT ignored, which would pass on to the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Deadlines are timing asserts, and a busy machine makes examples slow to draw: neither says anything about the code.
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,11 +7,14 @@ kept.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
+from types import ModuleType
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
@@ -31,6 +34,8 @@ try:
     VERSION = metadata.version("aetherflow-otel")
 except metadata.PackageNotFoundError:  # a checkout on the path, not installed
     VERSION = "0.0.0"
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 
@@ -173,8 +178,24 @@ def _lean(
     """Return the observer with lean spans, if the provider is one of the SDK that they can stand for."""
     if "opentelemetry.sdk.trace" not in sys.modules:  # it costs more to import than all the rest of the package
         return None
-    from aetherflow.telemetry.tracing.lean_observer import LeanObserver
-    from aetherflow.telemetry.tracing.sdk_spans import origin_of
+    modules = _lean_modules()
+    if modules is None:
+        return None
+    lean_observer, sdk_spans = modules
+    origin = sdk_spans.origin_of(provider, tracer, processors)
+    return None if origin is None else lean_observer.LeanObserver(origin, record)
 
-    origin = origin_of(provider, tracer, processors)
-    return None if origin is None else LeanObserver(origin, record)
+
+@cache
+def _lean_modules() -> tuple[ModuleType, ModuleType] | None:
+    """Return the modules that know the SDK's spans; None, after one line in the log, if this SDK is another one."""
+    try:
+        from aetherflow.telemetry.tracing import lean_observer, sdk_spans
+    except (ImportError, AttributeError) as error:
+        _LOGGER.warning(
+            "unrecognised OpenTelemetry SDK: creating each span through its public API (slower): %s: %s",
+            type(error).__name__,
+            error,
+        )
+        return None
+    return lean_observer, sdk_spans

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -30,14 +31,15 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from aetherflow import node
 from aetherflow.telemetry import conventions as names
-from aetherflow.telemetry import shield
+from aetherflow.telemetry import observer as observer_module
+from aetherflow.telemetry import shield, tracing
 from aetherflow.telemetry.active import Providers, set_active
 from aetherflow.telemetry.metrics.accumulators import registry
 from aetherflow.telemetry.observer import current_observer
 from aetherflow.telemetry.tracing import sdk_spans
 from aetherflow.telemetry.tracing.lean import LeanSpan
 from aetherflow.telemetry.tracing.lean_observer import LeanObserver
-from aetherflow.testing import DeterministicIdGenerator
+from aetherflow.testing import CapturedTelemetry, DeterministicIdGenerator
 
 
 class App:
@@ -475,3 +477,22 @@ def test_a_span_that_the_node_ends_is_exported_once(app: App, caplog: pytest.Log
     ends.run(1)
     assert len(app.spans) == 1
     assert "ended span" in caplog.text
+
+
+def test_an_unknown_sdk_gets_spans_through_its_api(monkeypatch, caplog):
+    """If the SDK lacks a name that fast spans need, each span is created by the SDK itself, after one warning."""
+    monkeypatch.setitem(sys.modules, "aetherflow.telemetry.tracing.lean_observer", None)
+    monkeypatch.delattr(tracing, "lean_observer", raising=False)
+    observer_module._lean_modules.cache_clear()
+    try:
+        with CapturedTelemetry() as captured:
+            work = node(lambda n: n, name="work")
+            assert [work.run({"n": n}) for n in range(2)] == [0, 1]
+        with CapturedTelemetry() as again:
+            work.run({"n": 3})
+    finally:
+        observer_module._lean_modules.cache_clear()
+    assert [type(span).__name__ for span in captured.spans] == ["ReadableSpan"] * 2
+    assert len(again.spans) == 1
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == observer_module.__name__]
+    assert warning.startswith("unrecognised OpenTelemetry SDK: creating each span through its public API (slower): ")

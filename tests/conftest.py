@@ -90,7 +90,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Print how to repeat this order: pytest-randomly's header is missing from quiet output."""
+    """Print how to repeat this order, since quiet output lacks pytest-randomly's header, and what is left out."""
     config = session.config
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if hasattr(config, "workerinput") or terminal is None or config.option.verbose >= 0:
@@ -98,6 +98,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     seed = getattr(config.option, "randomly_seed", None)
     order = "as written" if seed is None else f"random; to repeat it: pytest -p randomly --randomly-seed={seed}"
     terminal.write_line(f"order: {order}")
+    if not (config.option.all or config.option.markexpr):
+        terminal.write_line(f"left out: tests marked {', '.join(_LEFT_OUT)}; --all runs them")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -78,10 +78,12 @@ def test_a_hang_is_located(tmp_path: Path) -> None:
 
 
 def test_quiet_output_begins_with_the_order() -> None:
-    """The first line says how to repeat the order, also in quiet mode, in which pytest-randomly does not."""
+    """The first lines say how to repeat the order, which pytest-randomly does not in quiet mode, and what is left out."""
     command = [sys.executable, "-m", "pytest", "-q", ROOT / "tests" / "test_errors.py", "-n0", "-p", "randomly"]
     done = subprocess.run(
         [*command, "--randomly-seed=7", "--collect-only"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=50, check=False,
     )  # fmt: skip
-    assert done.stdout.startswith("order: random; to repeat it: pytest -p randomly --randomly-seed=7\n")
+    order, left_out = done.stdout.splitlines()[:2]
+    assert order == "order: random; to repeat it: pytest -p randomly --randomly-seed=7"
+    assert left_out.startswith("left out: tests marked slow, ")

@@ -78,7 +78,7 @@ def test_a_hang_is_located(tmp_path: Path) -> None:
 
 
 def test_quiet_output_begins_with_the_order() -> None:
-    """The first lines say how to repeat the order, which pytest-randomly does not in quiet mode, and what is left out."""
+    """The first lines say how to repeat the order, which quiet output does not otherwise, and what is left out."""
     command = [sys.executable, "-m", "pytest", "-q", ROOT / "tests" / "test_errors.py", "-n0", "-p", "randomly"]
     done = subprocess.run(
         [*command, "--randomly-seed=7", "--collect-only"],

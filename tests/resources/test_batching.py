@@ -152,7 +152,7 @@ async def test_a_task_does_not_wait_longer_than_the_wait(is_async):
 async def test_threads_and_tasks_share_a_batch(is_async, thread_is_first, size):
     """A thread and a task get their results of one call, whoever comes first, whether it is full or not."""
     calls = Calls(doubled)
-    batcher = Batcher(calls.awaited if is_async else calls, size=size, max_wait=LONG if size == 2 else 0.05)
+    batcher = Batcher(calls.awaited if is_async else calls, size=size, max_wait=LONG if size == 2 else 0.3)
     first, second = (asyncio.to_thread(batcher.run, 1), batcher.arun(2))
     if not thread_is_first:
         first, second = second, first
@@ -205,7 +205,7 @@ def test_other_arguments_must_be_the_same_objects():
         seen.append((sorted(items), others, named))
         return items
 
-    batcher = Batcher(f, size=2, max_wait=0.2)
+    batcher = Batcher(f, size=2, max_wait=LONG)
     one, other = [1], [1]
     with ThreadPoolExecutor(4) as threads:
         futures = [
@@ -483,7 +483,7 @@ async def test_a_task_cancelled_too_late_disturbs_nobody():
 def test_a_thread_that_is_interrupted_hands_the_time_on():
     """Where the thread that keeps the time is interrupted, its item is dropped and another thread keeps it."""
     calls = Calls(doubled)
-    batcher = Batcher(calls, size=3, max_wait=0.2)
+    batcher = Batcher(calls, size=3, max_wait=1)
     others = []
 
     def join_and_interrupt() -> None:
@@ -504,7 +504,7 @@ def test_a_thread_that_is_interrupted_hands_the_time_on():
 def test_a_loop_that_ends_leaves_no_one_waiting():
     """A task whose loop ends is left out, and a thread that waits in the same batch is not."""
     calls = Calls(doubled)
-    batcher = Batcher(calls, size=3, max_wait=0.2)
+    batcher = Batcher(calls, size=3, max_wait=1)
 
     async def abandon() -> None:
         task = asyncio.ensure_future(batcher.arun(0))

@@ -190,10 +190,12 @@ def test_a_forked_child_has_workers_of_its_own():
     """After a fork the child starts a pool anew, and the parent's goes on."""
     program = start(
         """
+        from tests.support.forking import fork
+
         if __name__ == "__main__":
             flow = count.map(pid, executor="process")
             before = set(flow.run({"n": 1}))
-            if (child := os.fork()) == 0:
+            if (child := fork()) == 0:
                 mine = set(flow.run({"n": 1}))
                 print("child", mine.isdisjoint(before), flush=True)
                 os._exit(0)
@@ -210,10 +212,11 @@ def test_a_forked_child_does_not_count_the_workers_of_its_parent():
         """
         if __name__ == "__main__":
             from aetherflow.engine.backends.base import backend
+            from tests.support.forking import fork
 
             count.map(pid, executor="process").run({"n": 1})
             pool = backend("process")
-            if (child := os.fork()) == 0:
+            if (child := fork()) == 0:
                 print("child", pool.load(), flush=True)
                 os._exit(0)
             os.waitpid(child, 0)

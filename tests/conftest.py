@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
 import signal
 import sys
 import tomllib
@@ -157,14 +158,30 @@ def _freeze_heap() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("empty")
+
+
+@pytest.fixture
+def _empty_folder(request: pytest.FixtureRequest, _shared_folder: Path) -> Iterator[Path]:
+    """The test's own folder if it asks for one; else a shared one that is emptied again, since creating costs more."""
+    if "tmp_path" in request.fixturenames:
+        yield request.getfixturevalue("tmp_path")
+        return
+    yield _shared_folder
+    for left in _shared_folder.iterdir():
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
 @pytest.fixture(autouse=True)
-def _fresh_process(tmp_path: Path) -> Iterator[None]:
+def _fresh_process(_empty_folder: Path) -> Iterator[None]:
     """Run the test without global providers, a current span or settings, in an empty folder."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(_OURS) and not name.startswith(_FOR_TESTS):
                 patch.delenv(name)
-        patch.chdir(tmp_path)
+        patch.chdir(_empty_folder)
         _forget_providers(patch)
         # The default settings become ordinary ones once anything reads them, be it pytest while it collects.
         object.__setattr__(config.perf_config, "__class__", config._ReadOnFirstUse)

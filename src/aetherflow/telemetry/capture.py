@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPERIMENTAL_RESOURCE_DETECTORS,
+    OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_SERVICE_NAME,
+)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from opentelemetry.sdk.resources import Resource
@@ -21,6 +28,15 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from aetherflow.telemetry import active
 
 __all__ = ["CapturedTelemetry", "DeterministicIdGenerator", "SpanTree"]
+
+
+_RESOURCE_VARIABLES = (OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME, OTEL_EXPERIMENTAL_RESOURCE_DETECTORS)
+
+
+@cache
+def _resource(*variables: str | None) -> Resource:
+    """Return the resource for values of the variables that it is read from; its detectors run on threads each time."""
+    return Resource.create()
 
 
 class DeterministicIdGenerator(IdGenerator):
@@ -69,7 +85,7 @@ class CapturedTelemetry:
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
         self._before: active.Providers | None = None
-        resource = Resource.create()  # once for both: its detectors run on threads
+        resource = _resource(*map(os.environ.get, _RESOURCE_VARIABLES))
         self.tracer_provider = TracerProvider(
             sampler=sampler, resource=resource, id_generator=DeterministicIdGenerator(), shutdown_on_exit=False
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from tests.support.receivers import HttpReceiver, closed_port, silent_server
+from tests.support.receivers import HttpReceiver, closed_port, silent_server, wait_until
 
 from aetherflow import (
     ConfigurationError,
@@ -76,6 +76,8 @@ def test_what_a_shutdown_could_not_deliver_is_in_the_ledger(server, monkeypatch:
         telemetry = configure(exporter="otlp", set_global=False)
         flow.run(1)
         assert not telemetry.shutdown(0.5)
+        # The thread that closes the pipeline has the same time, and on a busy machine ends a moment later.
+        wait_until(lambda: not telemetry.ledger().pending, "the end of the pipeline")
         ledger = telemetry.ledger()
     assert ledger.started == 3 == ledger.dropped + ledger.failed
     assert ledger.pending == ledger.exported == 0

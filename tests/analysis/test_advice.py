@@ -69,32 +69,16 @@ def test_nodes_that_do_next_to_nothing_are_to_be_merged() -> None:
     assert "node-too-fine" not in rules(advise([], runs_of(*long)))
 
 
-def test_uneven_partitions_are_to_be_cut_finer(seen: Callable[..., list[Advice]]) -> None:
-    """Where one of two partitions takes most of the time a worker waits; with even ones none does."""
-
-    @node
-    def split(sizes: list[int]) -> list[int]:
-        return sizes
-
-    @node
-    def work(size: int) -> int:
-        time.sleep(size / 1e3)
-        return size
-
-    @node
-    def join(parallel_results: dict[str, int]) -> int:
-        return sum(parallel_results.values())
-
-    def run(sizes: list[int]) -> Callable[[], None]:
-        flow = (split >> [work] * 2 >> join).named("parts")
-        return lambda: [flow.run({"sizes": sizes}) for _ in range(8)] and None
-
-    point = one(seen(run([1, 60])), "fan-out-imbalance")
-    assert point.subject == "parts: work"
+def test_uneven_partitions_are_to_be_cut_finer() -> None:
+    """If one of two partitions takes most of the time, a worker waits; with even partitions none does."""
+    uneven, even = [("work", 0, 10, ""), ("work", 0, 900, "")], [("work", 0, 900, ""), ("work", 0, 890, "")]
+    point = one(advise([], runs_of(*uneven, partitions=2)), "fan-out-imbalance")
+    assert point.subject == "f: work"
     assert "partitions" in point.change
-    assert "fan-out-imbalance" not in rules(seen(run([30, 30])))
+    assert "fan-out-imbalance" not in rules(advise([], runs_of(*even, partitions=2)))
 
 
+@pytest.mark.slow
 def test_the_node_that_runs_wait_for_is_named(seen: Callable[..., list[Advice]]) -> None:
     """The gain from the slowest node is told; where two share the time, neither is the one."""
 
@@ -148,7 +132,7 @@ def test_a_long_node_is_to_be_split() -> None:
     assert run_spans(4, load=0.1, train=5.0) == []
 
 
-def runs_of(*executions: tuple[str, int, int, str]) -> RunEvidence:
+def runs_of(*executions: tuple[str, int, int, str], partitions: int = 0) -> RunEvidence:
     """Ten runs of a second, each with the same executions: node, beginning and end in milliseconds, and kind."""
     spans = []
     for run in range(10):
@@ -162,6 +146,7 @@ def runs_of(*executions: tuple[str, int, int, str]) -> RunEvidence:
                 names.THREAD_ID: number,
             }
             about |= {names.EXECUTION_KIND: kind} if kind else {}
+            about |= {names.BATCH_COUNT: partitions, names.BATCH_INDEX: number - 2} if partitions else {}
             span = made(number, 1, start=start * MS, end=end * MS, attributes=about)
             spans.append(replace(span, trace_id=trace))
     return gather_runs(spans)
@@ -266,6 +251,7 @@ def test_a_cache_that_evicts_or_is_hardly_asked_is_left_alone(tmp_path: Path) ->
     assert advise(cache_of(tmp_path, "few", 0, 99, 99), RunEvidence()) == []
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_waited_for_is_to_grow(seen: Callable[..., list[Advice]]) -> None:
     """With one object for six threads callers wait; with six none does."""
 
@@ -317,6 +303,7 @@ def test_a_pool_that_lies_idle_is_to_shrink(tmp_path: Path) -> None:
     assert advise([job for n in range(12) for job in pool(f"exit-{n}", 0, 10, looks=1)], RunEvidence()) == []
 
 
+@pytest.mark.slow
 def test_batches_that_time_out_are_told(seen: Callable[..., list[Advice]]) -> None:
     """Items that come one at a time wait in vain for others; where a batch fills up nobody does."""
 
@@ -370,6 +357,7 @@ class Apart(BaseFlowContext):
     client = providers.ThreadLocalSingleton(Client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("context", "told"), [(Shared, True), (Apart, False)])
 def test_a_shared_object_that_threads_queue_for_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: type[BaseFlowContext], told: bool

@@ -101,12 +101,16 @@ def test_what_is_no_http_is_refused():
 def test_a_forked_child_lets_go_of_the_port():
     """A child that lives on does not keep the port that its parent has left."""
     go_on, end = os.pipe()
+    started, starting = os.pipe()
     with serve(port=0) as url:
         if (child := fork()) == 0:
             os.close(end)
+            os.write(starting, b"x")
             os.read(go_on, 1)
             os._exit(0)
-    os.close(go_on)
+        os.read(started, 1)  # the child lets go of the port when it starts
+    for each in (go_on, started, starting):
+        os.close(each)
     try:
         socket.create_server(place_of(url)).close()
     finally:

@@ -14,7 +14,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 
 
-@nox.session(python=PYTHONS[0], reuse_venv=True)
+@nox.session(reuse_venv=True)  # with the Python that runs nox
 def fast(session: nox.Session) -> None:
     """Run the default tests with few hypothesis examples, about a minute; for use while you edit."""
     session.install("-e", ".[test]")

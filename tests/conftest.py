@@ -70,7 +70,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def _missing_packages() -> list[str]:
     """Return the requirements of the extra `dev` that are not installed here, of those that belong here."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    requirements = map(Requirement, project["optional-dependencies"]["dev"])
+    pending, requirements = ["dev"], []
+    while pending:
+        for requirement in map(Requirement, project["optional-dependencies"][pending.pop()]):
+            if requirement.name == project["name"]:
+                pending += requirement.extras
+            else:
+                requirements.append(requirement)
     return [
         str(requirement)
         for requirement in requirements
@@ -85,6 +91,7 @@ def _is_installed(requirement: Requirement) -> bool:
         return False
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
     """Return one worker more than there are cores, since tests wait a third of their time; None for xdist's own."""
     return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else (os.cpu_count() or 1) + 1

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import FrozenInstanceError, asdict, replace
 from typing import Any
 
 import pytest
@@ -123,6 +123,34 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError, match="max_threads"):
         config.max_threads = 3  # type: ignore[misc]
     assert config.max_threads == 8
+
+
+def test_settings_are_an_ordinary_dataclass() -> None:
+    """The fields are the settings and nothing else, so that `asdict` and `replace` work."""
+    config = PerformanceConfig(cache_size=7)
+    assert asdict(config) == {name: 7 if name == "cache_size" else default for name, _, default in SETTINGS}
+    assert PerformanceConfig(**asdict(config)) == config
+    assert replace(config, batch_size=5) == PerformanceConfig(cache_size=7, batch_size=5)
+
+
+@pytest.mark.parametrize("value", [10**309, 10**30, 2**53 + 1])
+def test_large_numbers_are_numbers(value: int) -> None:
+    """A whole number may be of any size; seconds are those that a float can hold."""
+    assert PerformanceConfig(cache_size=value).cache_size == value
+    if value < 10**309:
+        assert PerformanceConfig(max_batch_wait_time=value).max_batch_wait_time == float(value)
+    else:
+        with pytest.raises(ConfigurationError, match=r"^max_batch_wait_time=1000.*0000 is not allowed"):
+            PerformanceConfig(max_batch_wait_time=value)
+
+
+def test_a_long_value_is_shortened_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message stays short, and control characters of a name are escaped."""
+    monkeypatch.setenv("AETHER_MAX_THREADS", "x" * 100_000)
+    with pytest.raises(ConfigurationError) as failure:
+        PerformanceConfig(**{"\x1b[31m": 1})
+    assert len(str(failure.value)) < 500
+    assert "'\\x1b[31m' is not a setting" in str(failure.value)
 
 
 def test_the_default_instance_reads_when_first_used(

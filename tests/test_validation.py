@@ -51,7 +51,7 @@ def test_a_file_needs_the_extra_with_pydantic(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (3, "=3 is not allowed; allowed: a table"),
+        (3, "3 is not allowed; allowed: a table"),
         ({"inner": 3}, "inner=3 is not allowed; allowed: a table"),
         ({"inner": {"a": "x"}}, "inner.a='x' is not allowed; allowed: a whole number"),
         ({"names": "x"}, "names='x' is not allowed; allowed: a list"),
@@ -59,6 +59,11 @@ def test_a_file_needs_the_extra_with_pydantic(monkeypatch: pytest.MonkeyPatch) -
         ({"flag": "perhaps"}, "flag='perhaps' is not allowed; allowed: true or false"),
         ({"number": 3}, "number=3: Input should be less than 2"),
         ({"even": 3}, "even=3: must be even"),
+        ({"\x1b[31m": 1}, "'\\x1b[31m'=1: there is no such key"),
+        (
+            {"inner": {"a": "x" * 1000}},
+            "inner.a='xxxxxxxxxxxx...xxxxxxxxxxxxx' is not allowed; allowed: a whole number",
+        ),
         ({"number": float("nan")}, "number=nan: Input should be a finite number"),
         ({"other": 3, "number": "x"}, "number='x' is not allowed; allowed: a number; other=3: there is no such key"),
     ],

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Final, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple
 
 from aetherflow.errors import ConfigurationError
 
@@ -77,13 +79,15 @@ class PerformanceConfig:
     gc_threshold: int = _setting("AETHER_GC_THRESHOLD")
     """Allocations between collections of the youngest generation, 1,000 by default; in force only after `apply_gc`."""
 
-    _sources: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """The origin of each value that is not a default: ``argument`` or the variable."""
+    _sources: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """The origin of each value that is not a default: ``argument`` or the variable; no field, and set per instance."""
 
     def __init__(self, **values: float) -> None:
         settings = {each.name: each.metadata for each in fields(PerformanceConfig) if each.metadata}
         complaints = [
-            f"{name} is not a setting; allowed: {', '.join(settings)}" for name in values if name not in settings
+            f"{name if name.isidentifier() else repr(name)} is not a setting; allowed: {', '.join(settings)}"
+            for name in values
+            if name not in settings
         ]
         sources: dict[str, str] = {}
         for name, metadata in settings.items():
@@ -100,7 +104,7 @@ class PerformanceConfig:
             value = _number(given, whole=allowed is _COUNT)
             if value is None:
                 source = name if name in values else variable
-                complaints.append(f"{source}={given!r} is not allowed; allowed: {allowed}")
+                complaints.append(f"{source}={reprlib.repr(given)} is not allowed; allowed: {allowed}")
             object.__setattr__(self, name, value)
         if complaints:
             raise ConfigurationError("; ".join(complaints))
@@ -146,15 +150,16 @@ _DEFAULTS: Final[dict[str, float]] = {
 
 
 def _number(value: object, *, whole: bool) -> float | None:
-    """Return a positive number, converted from text if it is text; None if the value is not one."""
+    """Return a positive number, converted from text if it is text; None if it is not one."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = int(value) if whole else float(value)
     except (ValueError, OverflowError):
         return None
-    is_exact = isinstance(value, str) or number == value
-    return number if is_exact and math.isfinite(number) and number > 0 else None
+    if whole:
+        return number if number > 0 and (isinstance(value, str) or number == value) else None
+    return number if number > 0 and math.isfinite(number) else None
 
 
 def nearest_name(name: object, names: Iterable[object], cutoff: float = 0.6) -> str | None:
@@ -174,7 +179,7 @@ def nearest_name(name: object, names: Iterable[object], cutoff: float = 0.6) -> 
 class _ReadOnFirstUse(PerformanceConfig):
     """A configuration that reads the environment when anything of it is first used, then is an ordinary one.
 
-    So importing aetherflow neither fails on a bad variable nor misses one that the application sets after the import.
+    So importing aetherflow neither fails on a bad variable nor ignores one that the application sets after the import.
     """
 
     def __init__(self) -> None:

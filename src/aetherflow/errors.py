@@ -70,6 +70,9 @@ class MissingExtraError(AetherFlowError, ImportError):
         self.extra = extra
         super().__init__(f"{feature} needs {package}: pip install 'aetherflow-otel[{extra}]'", name=package)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.feature, self.package, self.extra)
+
 
 class MissingInputError(AetherFlowError, LookupError):
     """A parameter of a node cannot be filled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -80,10 +81,19 @@ _WANTED: Final = {
 
 
 def _complaint(error: ErrorDetails) -> str:
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in error["loc"]).removeprefix(
+        "."
+    )
+    value = reprlib.repr(error["input"])
+    subject = f"{where}={value}" if where else value
     if error["type"] == "unexpected_keyword_argument":
-        return f"{where}={error['input']!r}: there is no such key"
+        return f"{subject}: there is no such key"
     wanted = _WANTED.get(error["type"])
     if wanted is None:
-        return f"{where}={error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{where}={error['input']!r} is not allowed; allowed: {wanted}"
+        return f"{subject}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{subject} is not allowed; allowed: {wanted}"
+
+
+def _key(part: str) -> str:
+    """Return a key for a message; a key of a file may have any characters, those that control a terminal too."""
+    return part if part.isidentifier() else repr(part)

@@ -1,7 +1,8 @@
 """Programs in processes of their own, without the time that a new interpreter takes to import the package.
 
 One interpreter per test process has imported the package and nothing else. Each program runs in a fork of it, with its
-own folder, variables and output, and ends as an interpreter ends. On a system without fork it is a new interpreter.
+own folder, variables and output, and exits as a normal interpreter does. On a system without fork it is a new
+interpreter. Variables that Python or a library reads when it starts, such as `PYTHONUTF8`, have no effect.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -57,18 +60,34 @@ class _Server:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "error", "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that it can be killed with the programs that it has started
         )
         atexit.register(self.close)
 
     def run(self, job: Mapping[str, object]) -> int:
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            status = self._process.stdout.readline()
+            if not status:
+                raise RuntimeError(f"the warm interpreter has ended with {self._process.wait(5)}")
+            return int(status)
+        except BaseException:  # a time limit of the test, say: the next job gets another server
+            _server.cache_clear()
+            self.close()
+            raise
 
     def close(self) -> None:
+        """End the server and the program that it waits for."""
+        atexit.unregister(self.close)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 
 

@@ -117,15 +117,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _refuse_addresses(items)
     if config.option.all or config.option.markexpr:
         return
-    named = {argument.partition("::")[2].partition("[")[0] for argument in config.args if "::" in argument}
     kept, left_out = [], []
     for item in items:
         optional = any(item.get_closest_marker(marker) for marker in _LEFT_OUT)
-        asked_for = item.nodeid.partition("::")[2].partition("[")[0] in named
-        (left_out if optional and not asked_for else kept).append(item)
+        (left_out if optional and not _is_named(item, config) else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+def _is_named(item: pytest.Item, config: pytest.Config) -> bool:
+    """Return whether an argument of pytest is the id of the test, of all its cases, or of its class."""
+    for argument in config.args:
+        file, separator, name = argument.partition("::")
+        if separator and (config.invocation_params.dir / file).resolve() == item.path:
+            test = item.nodeid.partition("::")[2]
+            if test == name or test.startswith((f"{name}[", f"{name}::")):
+                return True
+    return False
 
 
 def _refuse_silent(items: Sequence[pytest.Item]) -> None:

@@ -121,7 +121,7 @@ def test_settings_are_frozen() -> None:
     """A setting cannot be changed after the fact."""
     config = PerformanceConfig()
     with pytest.raises(FrozenInstanceError, match="max_threads"):
-        config.max_threads = 3  # type: ignore[misc]
+        config.max_threads = 3  # type: ignore[misc]  # the assignment is what has to fail
     assert config.max_threads == 8
 
 
@@ -131,6 +131,12 @@ def test_settings_are_an_ordinary_dataclass() -> None:
     assert asdict(config) == {name: 7 if name == "cache_size" else default for name, _, default in SETTINGS}
     assert PerformanceConfig(**asdict(config)) == config
     assert replace(config, batch_size=5) == PerformanceConfig(cache_size=7, batch_size=5)
+
+
+def test_an_integer_with_too_many_digits_is_refused() -> None:
+    """Python cannot write it in decimal digits; the message says so."""
+    with pytest.raises(ConfigurationError, match=r"^max_batch_wait_time=.* is not allowed"):
+        PerformanceConfig(max_batch_wait_time=10**5000)
 
 
 @pytest.mark.parametrize("value", [10**309, 10**30, 2**53 + 1])

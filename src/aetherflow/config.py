@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import os
-import reprlib
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
@@ -13,7 +12,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple
 
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import ConfigurationError, short_repr
 
 __all__ = ["SERVE_PORT", "SERVE_TOKEN_VARIABLE", "PerformanceConfig", "Setting", "nearest_name", "perf_config"]
 
@@ -37,8 +36,8 @@ class Setting(NamedTuple):
     """The environment variable that changes it."""
 
 
-def _setting(variable: str, allowed: str = _COUNT) -> Any:
-    return field(metadata={"variable": variable, "allowed": allowed})
+def _setting(default: float, variable: str, allowed: str = _COUNT) -> Any:
+    return field(metadata={"default": default, "variable": variable, "allowed": allowed})
 
 
 @dataclass(frozen=True, init=False)
@@ -55,28 +54,28 @@ class PerformanceConfig:
             is allowed.
     """
 
-    max_threads: int = _setting("AETHER_MAX_THREADS")
+    max_threads: int = _setting(8, "AETHER_MAX_THREADS")
     """Threads of the pool that fan-outs run on; 8 by default."""
 
-    thread_pool_size: int = _setting("AETHER_THREAD_POOL_SIZE")
+    thread_pool_size: int = _setting(4, "AETHER_THREAD_POOL_SIZE")
     """Threads for an application's own pools, such as one per service; 4 by default."""
 
-    batch_size: int = _setting("AETHER_BATCH_SIZE")
+    batch_size: int = _setting(100, "AETHER_BATCH_SIZE")
     """Items in a micro-batch; 100 by default."""
 
-    max_batch_wait_time: float = _setting("AETHER_MAX_BATCH_WAIT", _SECONDS)
+    max_batch_wait_time: float = _setting(1.0, "AETHER_MAX_BATCH_WAIT", _SECONDS)
     """Seconds that an item waits for its batch at most; 1 by default."""
 
-    cache_size: int = _setting("AETHER_CACHE_SIZE")
+    cache_size: int = _setting(1000, "AETHER_CACHE_SIZE")
     """Entries that a cache holds; 1,000 by default."""
 
-    cache_ttl: int = _setting("AETHER_CACHE_TTL")
+    cache_ttl: int = _setting(3600, "AETHER_CACHE_TTL")
     """Seconds that a cache entry lives; 3,600 by default."""
 
-    memory_pool_size: int = _setting("AETHER_MEMORY_POOL_SIZE")
+    memory_pool_size: int = _setting(10, "AETHER_MEMORY_POOL_SIZE")
     """Objects that an object pool keeps; 10 by default."""
 
-    gc_threshold: int = _setting("AETHER_GC_THRESHOLD")
+    gc_threshold: int = _setting(1000, "AETHER_GC_THRESHOLD")
     """Allocations between collections of the youngest generation, 1,000 by default; in force only after `apply_gc`."""
 
     _sources: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -92,19 +91,15 @@ class PerformanceConfig:
         sources: dict[str, str] = {}
         for name, metadata in settings.items():
             variable, allowed = metadata["variable"], metadata["allowed"]
-            text = os.environ.get(variable, "")
-            default = _DEFAULTS[name]
+            raw: object = metadata["default"]
             if name in values:
-                sources[name] = "argument"
-                given: object = values[name]
-            else:
-                given = text or default
-                if text:
-                    sources[name] = variable
-            value = _number(given, whole=allowed is _COUNT)
+                sources[name], raw = "argument", values[name]
+            elif text := os.environ.get(variable):
+                sources[name], raw = variable, text
+            value = _number(raw, whole=allowed is _COUNT)
             if value is None:
                 source = name if name in values else variable
-                complaints.append(f"{source}={reprlib.repr(given)} is not allowed; allowed: {allowed}")
+                complaints.append(f"{source}={short_repr(raw)} is not allowed; allowed: {allowed}")
             object.__setattr__(self, name, value)
         if complaints:
             raise ConfigurationError("; ".join(complaints))
@@ -135,18 +130,6 @@ class PerformanceConfig:
         undo = ExitStack()
         undo.callback(gc.set_threshold, *before)
         return undo
-
-
-_DEFAULTS: Final[dict[str, float]] = {
-    "max_threads": 8,
-    "thread_pool_size": 4,
-    "batch_size": 100,
-    "max_batch_wait_time": 1.0,
-    "cache_size": 1000,
-    "cache_ttl": 3600,
-    "memory_pool_size": 10,
-    "gc_threshold": 1000,
-}
 
 
 def _number(value: object, *, whole: bool) -> float | None:

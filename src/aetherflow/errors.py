@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -30,6 +31,14 @@ _SHOWN: Final = 20
 
 _LONGEST_NAME: Final = 80
 """The most characters of a name that a message shows."""
+
+
+def short_repr(value: object) -> str:
+    """Return a representation of a value for a message, shortened, also of an integer with too many digits for one."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return f"an {type(value).__name__} with thousands of digits"
 
 
 class AetherFlowError(Exception):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from aetherflow.errors import ConfigurationError, MissingExtraError
+from aetherflow.errors import ConfigurationError, MissingExtraError, short_repr
 
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema, ErrorDetails
@@ -50,7 +49,7 @@ def validate_table(kind: type[T], data: object, file: str, extra: str) -> T:
     """Return a dataclass with the values of a table.
 
     Args:
-        kind: The dataclass. Fields of its own types, ``Bounds`` and ``Check`` are validated too.
+        kind: The dataclass. Nested dataclasses, ``Bounds`` and ``Check`` are validated too.
         data: The table as the parser of the file returned it.
         file: The name of the file, for messages.
         extra: The extra that installs pydantic for this feature.
@@ -64,12 +63,12 @@ def validate_table(kind: type[T], data: object, file: str, extra: str) -> T:
     except ImportError as error:
         raise MissingExtraError(f"reading {file}", error.name or "pydantic", extra) from error
     try:
-        return TypeAdapter(kind, config=None).validate_python(data)
+        return TypeAdapter(kind).validate_python(data)
     except ValidationError as failure:
         raise ConfigurationError(f"{file}: {'; '.join(map(_complaint, failure.errors()))}") from None
 
 
-_WANTED: Final = {
+_ALLOWED: Final = {
     **dict.fromkeys(("dataclass_type", "dict_type", "mapping_type"), "a table"),
     **dict.fromkeys(("list_type", "tuple_type"), "a list"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
@@ -77,21 +76,19 @@ _WANTED: Final = {
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     "string_type": "text",
 }
-"""What is allowed, by pydantic's name for what is wrong."""
+"""The kind of value that is allowed, by pydantic's type of the error."""
 
 
 def _complaint(error: ErrorDetails) -> str:
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in error["loc"]).removeprefix(
-        "."
-    )
-    value = reprlib.repr(error["input"])
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in error["loc"])
+    where, value = path.removeprefix("."), short_repr(error["input"])
     subject = f"{where}={value}" if where else value
     if error["type"] == "unexpected_keyword_argument":
         return f"{subject}: there is no such key"
-    wanted = _WANTED.get(error["type"])
-    if wanted is None:
+    allowed = _ALLOWED.get(error["type"])
+    if allowed is None:
         return f"{subject}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{subject} is not allowed; allowed: {wanted}"
+    return f"{subject} is not allowed; allowed: {allowed}"
 
 
 def _key(part: str) -> str:

@@ -7,7 +7,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -193,9 +193,8 @@ def test_policies_are_about_the_result(options: dict[str, Any], way: Callable[..
     assert way(step) == 20
 
 
-@every_way
-def test_a_failure_while_awaiting_is_retried(way: Callable[..., Any]) -> None:
-    """The exception is raised when the coroutine runs, after the function has returned."""
+def failing_twice() -> tuple[Callable[[int], Coroutine[Any, Any, int]], list[int]]:
+    """Return a coroutine function that raises an exception in its first two calls, and the list of its calls."""
     calls: list[int] = []
 
     async def flaky(x: int) -> int:
@@ -204,6 +203,13 @@ def test_a_failure_while_awaiting_is_retried(way: Callable[..., Any]) -> None:
             raise ConnectionError
         return x + 1
 
+    return flaky, calls
+
+
+@every_way
+def test_a_failure_while_awaiting_is_retried(way: Callable[..., Any]) -> None:
+    """The exception is raised when the coroutine runs, after the function has returned."""
+    flaky, calls = failing_twice()
     policy = RetryPolicy(on=ConnectionError, attempts=3, sleep=lambda _: None)
     assert way(named(logged(flaky), retry=policy)) == 20
     assert len(calls) == 3
@@ -212,13 +218,7 @@ def test_a_failure_while_awaiting_is_retried(way: Callable[..., Any]) -> None:
 @every_way
 def test_policies_include_a_coroutine_that_a_coroutine_function_returns(way: Callable[..., Any]) -> None:
     """A failure of it is attempted again, and a cache keeps the value."""
-    calls: list[int] = []
-
-    async def flaky(x: int) -> int:
-        calls.append(x)
-        if len(calls) < 3:
-            raise ConnectionError
-        return x + 1
+    flaky, calls = failing_twice()
 
     async def forgets_to_await(x: int) -> Any:
         return flaky(x)

@@ -57,11 +57,11 @@ KINDS: dict[str, Callable[[dict[str, Any]], Node[..., Any]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_that_is_not_defined_is_no_obstacle(kind: str) -> None:
     """A node of every kind runs, and can be called with a positional or a named argument."""
-    made = KINDS[kind](defined())
+    step = KINDS[kind](defined())
     parameter = "items" if kind == "batched" else "n"
-    assert made.run({parameter: 1}) == 2
-    assert asyncio.run(made.arun({parameter: 1})) == 2
-    calls = [made(1), made(**{parameter: 1})] if kind != "coroutine function" else []
+    assert step.run({parameter: 1}) == 2
+    assert asyncio.run(step.arun({parameter: 1})) == 2
+    calls = [step(1), step(**{parameter: 1})] if kind != "coroutine function" else []
     assert calls in ([2, 2], [])
 
 

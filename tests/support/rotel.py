@@ -76,7 +76,7 @@ class Rotel:
             http, grpc = free_ports(2)
             self._process = self._start(http, grpc)
             self.http_endpoint, self.grpc_endpoint = f"http://{HOST}:{http}", f"http://{HOST}:{grpc}"
-            wait_until(lambda: self._exited() or all(map(_listening, (http, grpc))), "rotel to listen")  # noqa: B023
+            wait_until(lambda: self._exited() or all(map(_listening, (http, grpc))), "rotel to listen")  # noqa: B023  # called within this turn of the loop
             if not self._exited():
                 return self
         raise RuntimeError(f"rotel does not start:\n{self._output.read_text(encoding='utf-8')}")

@@ -136,12 +136,12 @@ def _calls_of(
     if batch is None:
         return _Calls(*with_policies(name, func, kind, retry, timeout, expected))
     batching = batched(name, func, kind, parameters, batch, expected)
-    given = batching.given if retry is None and timeout is None else None
+    batch_call = batching.given if retry is None and timeout is None else None
     acall, _ = with_policies(name, batching.acall, Kind.ASYNC, retry, timeout, expected)
     if kind is Kind.ASYNC or timeout is not None:
-        return _Calls(acall, Kind.ASYNC, None, batching, given)
+        return _Calls(acall, Kind.ASYNC, None, batching, batch_call)
     call, _ = with_policies(name, batching.call, kind, retry, None, expected)
-    return _Calls(call, kind, acall, batching, given)
+    return _Calls(call, kind, acall, batching, batch_call)
 
 
 def _kept(

@@ -342,14 +342,14 @@ class Runner:
 
 def _inputs_of_call(flow: str, first: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a flow's call as inputs, by the names that its first node has for them."""
-    given = signature_of(first.func).bind(*args, **kwargs).arguments
+    inputs = signature_of(first.func).bind(*args, **kwargs).arguments
     allowed = [parameter.name for parameter in first.parameters]
-    if not given.keys() <= set(allowed):
+    if not inputs.keys() <= set(allowed):
         raise ConfigurationError(
             f"flow {flow!r} was called with arguments that its first node {first.name!r} takes by * or **, which have "
             f"no name of their own; allowed: {', '.join(allowed) or 'none'}"
         )
-    return given
+    return inputs
 
 
 def _direct_call(name: str, step: Call) -> CallOp:

@@ -59,7 +59,7 @@ class Expectations(_Table):
     """Thresholds, by the names that ``HealthMonitor`` has for them; ``false`` leaves one out."""
     per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Thresholds of single components, by name, by kind and name (``node fetch``), or by a pattern for either."""
-    window: Annotated[int, Bounds(gt=0)] = 300
+    window: Annotated[int, Bounds(gt=0, le=31_536_000)] = 300
     """Seconds that thresholds are held against: several times the interval of scraping."""
     min_samples: Annotated[int, Bounds(ge=0)] = 10
     """With fewer values in the window nothing is said of a component."""

@@ -188,7 +188,7 @@ def _lean(
 
 @cache
 def _lean_modules() -> tuple[ModuleType, ModuleType] | None:
-    """Return the modules that know the SDK's spans; None, after one line in the log, if this SDK is another one."""
+    """Return the modules that know the SDK's spans; None, after one warning, if the SDK lacks a name that they need."""
     try:
         from aetherflow.telemetry.tracing import lean_observer, sdk_spans
     except (ImportError, AttributeError) as error:

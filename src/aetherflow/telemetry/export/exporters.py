@@ -68,7 +68,7 @@ def metric_reader(to: Destination, file: ProcessFile, interval: float | None) ->
         try:
             from aetherflow.telemetry.export.prometheus import PrometheusReader
         except ModuleNotFoundError as missing:
-            package = missing.name or "opentelemetry.exporter.prometheus"
+            package = "opentelemetry-exporter-prometheus"
             raise MissingExtraError("OTEL_METRICS_EXPORTER=prometheus", package, "prometheus") from missing
         return PrometheusReader()
     if to.protocol is None and to.exporter not in _OURS:

@@ -30,8 +30,7 @@ def apply_file(path: str) -> list[Any]:
     try:
         from opentelemetry.configuration import configure_sdk, load_config_file
     except ModuleNotFoundError as missing:
-        package = missing.name or "opentelemetry.configuration"
-        raise MissingExtraError(f"{VARIABLE}={path!r}", package, "config-file") from missing
+        raise MissingExtraError(f"{VARIABLE}={path!r}", "opentelemetry-configuration", "config-file") from missing
     try:
         configure_sdk(load_config_file(path))
     except Exception as error:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias, TypeVar, cast
+
+from aetherflow.errors import short_repr
 
 __all__ = [
     "AttributeValue",
@@ -62,7 +63,7 @@ class MalformedFieldError(ValueError):
         self.field = field
         self.value = value
         self.allowed = allowed
-        shown = reprlib.repr(value)
+        shown = short_repr(value)
         super().__init__(f'"{field}" must be {allowed}, not {shown}')
 
 

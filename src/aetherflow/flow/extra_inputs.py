@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple, get_args
 
 from aetherflow.config import nearest_name
 from aetherflow.engine.graph import Task
-from aetherflow.errors import SHOWN_NAMES, ConfigurationError, UnknownInputError
+from aetherflow.errors import SHOWN_NAMES, ConfigurationError, UnknownInputError, short_repr
 from aetherflow.flow.arguments import Binding
 from aetherflow.flow.binding_messages import code, source_text
 from aetherflow.flow.sources import BindingContext
@@ -39,7 +38,7 @@ def check_extra_inputs(value: object) -> None:
         return
     near = nearest_name(value, EXTRA_INPUTS)
     hint = "" if near is None else f"; did you mean {near!r}?"
-    raise ConfigurationError(f"extra_inputs must be 'raise' or 'ignore', got {reprlib.repr(value)}{hint}")
+    raise ConfigurationError(f"extra_inputs must be 'raise' or 'ignore', got {short_repr(value)}{hint}")
 
 
 def assign_extra_inputs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, wait
@@ -13,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from aetherflow.engine.pool import Outcome, PoolFuture, ThreadPool, default_pool
-from aetherflow.errors import ConfigurationError
+from aetherflow.errors import ConfigurationError, short_repr
 from aetherflow.user_exceptions import add_note, summary_of
 
 __all__ = ["Batches", "run_many"]
@@ -65,7 +64,7 @@ def run_many(
         raise ConfigurationError(f"run_many(max_workers={workers!r}): allowed is a whole number from 1, or None")
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
         raise ConfigurationError(
-            f"run_many({reprlib.repr(inputs)}): allowed is an iterable of inputs, such as a list of mappings"
+            f"run_many({short_repr(inputs)}): allowed is an iterable of inputs, such as a list of mappings"
         )
     pool = default_pool()
     each = _in_order if ordered else _as_ready
